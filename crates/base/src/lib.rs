@@ -1,1 +1,20 @@
-//! base
+//! The lowest floor: what Tine asks of the machine it runs on.
+//!
+//! Everything above reaches the clock, randomness, files and threads through [`Env`], so that a test can
+//! hand the production code an environment that fails on purpose. [`SystemEnv`] is the real machine,
+//! [`FaultEnv`] wraps any other environment with faults that a test switches while the code runs.
+//! [`cpu::budget`] says how many cores this process may really use.
+//!
+//! Invariants:
+//! - No code of a higher floor opens a file, reads a clock or starts a thread behind the back of [`Env`]
+//!   where a test must be able to interfere.
+//! - Nothing here depends on an async runtime.
+
+pub mod cpu;
+mod env;
+mod fault;
+mod system;
+
+pub use env::{Env, EnvFile, OpenMode};
+pub use fault::{FaultCounts, FaultEnv};
+pub use system::SystemEnv;

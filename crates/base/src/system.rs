@@ -1,0 +1,216 @@
+//! The real machine.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::env::{Env, EnvFile, OpenMode};
+
+/// Zeros written per system call by [`EnvFile::allocate`]: large enough that the calls do not matter,
+/// small enough to stay in the cache.
+const ZERO_CHUNK_BYTES: usize = 256 * 1024;
+
+/// The operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemEnv;
+
+struct SystemFile(File);
+
+impl Env for SystemEnv {
+    fn now_micros(&self) -> i64 {
+        let micros = match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_micros()),
+            Err(before) => i64::try_from(before.duration().as_micros()).map(|micros| -micros),
+        };
+        micros.expect("the wall clock is within 290,000 years of 1970")
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        static ORIGIN: OnceLock<Instant> = OnceLock::new();
+        let elapsed = ORIGIN.get_or_init(Instant::now).elapsed();
+        u64::try_from(elapsed.as_nanos()).expect("the process is younger than 580 years")
+    }
+
+    fn random_bytes(&self, buffer: &mut [u8]) {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let rest = &mut buffer[filled..];
+            // SAFETY: the pointer and length describe `rest`, which is writable and outlives the call.
+            let count = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+            match usize::try_from(count) {
+                Ok(count) => filled += count,
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    assert!(error.kind() == io::ErrorKind::Interrupted, "no system randomness: {error}");
+                }
+            }
+        }
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn EnvFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(mode != OpenMode::Read);
+        match mode {
+            OpenMode::Read | OpenMode::ReadWrite => &mut options,
+            OpenMode::Create => options.create(true),
+            OpenMode::CreateNew => options.create_new(true),
+        };
+        Ok(Box::new(SystemFile(options.open(path)?)))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(path)
+    }
+
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut paths =
+            std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+        paths.sort();
+        Ok(paths)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+        std::thread::Builder::new().name(name.to_owned()).spawn(body)
+    }
+
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}
+
+impl EnvFile for SystemFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            match self.0.read_at(buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn write_all_at(&self, content: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(content, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        static ZEROS: [u8; ZERO_CHUNK_BYTES] = [0; ZERO_CHUNK_BYTES];
+        let mut position = self.len()?;
+        while position < length {
+            let chunk = usize::try_from(length - position).map_or(ZERO_CHUNK_BYTES, |rest| rest.min(ZERO_CHUNK_BYTES));
+            self.0.write_all_at(&ZEROS[..chunk], position)?;
+            position += chunk as u64;
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn try_lock_exclusive(&self) -> io::Result<bool> {
+        match self.0.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allocated_range_reads_as_zeros_and_keeps_what_was_there() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let file = SystemEnv.open(&directory.path().join("file"), OpenMode::CreateNew).expect("create");
+        file.write_all_at(b"head", 0).expect("write");
+        let length = ZERO_CHUNK_BYTES as u64 * 2 + 17;
+        file.allocate(length).expect("allocate");
+        assert_eq!(file.len().expect("length"), length);
+        file.allocate(10).expect("allocating less than there is changes nothing");
+        assert_eq!(file.len().expect("length"), length);
+        let content = SystemEnv.read(&directory.path().join("file")).expect("read");
+        assert_eq!(&content[..4], b"head");
+        assert!(content[4..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn lock_is_exclusive_until_the_handle_is_dropped() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("LOCK");
+        let first = SystemEnv.open(&path, OpenMode::Create).expect("open");
+        let second = SystemEnv.open(&path, OpenMode::Create).expect("open");
+        assert!(first.try_lock_exclusive().expect("lock"));
+        assert!(!second.try_lock_exclusive().expect("lock"));
+        drop(first);
+        assert!(second.try_lock_exclusive().expect("lock"));
+    }
+
+    #[test]
+    fn open_modes() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("file");
+        let kind = |mode| SystemEnv.open(&path, mode).map(|_| ()).map_err(|error| error.kind());
+        assert_eq!(kind(OpenMode::Read), Err(io::ErrorKind::NotFound));
+        assert_eq!(kind(OpenMode::ReadWrite), Err(io::ErrorKind::NotFound));
+        assert_eq!(kind(OpenMode::Create), Ok(()));
+        assert_eq!(kind(OpenMode::CreateNew), Err(io::ErrorKind::AlreadyExists));
+        assert_eq!(kind(OpenMode::ReadWrite), Ok(()));
+        assert!(SystemEnv.open(&path, OpenMode::Read).expect("open").write_all_at(b"x", 0).is_err());
+    }
+
+    #[test]
+    fn write_atomic_replaces_the_content() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("file");
+        SystemEnv.write_atomic(&path, b"a long first content").expect("write");
+        SystemEnv.write_atomic(&path, b"second").expect("write");
+        assert_eq!(SystemEnv.read(&path).expect("read"), b"second");
+        assert_eq!(SystemEnv.read_dir(directory.path()).expect("list"), [path]);
+    }
+
+    #[test]
+    fn randomness_and_clocks_move() {
+        let (mut first, mut second) = ([0_u8; 32], [0_u8; 32]);
+        SystemEnv.random_bytes(&mut first);
+        SystemEnv.random_bytes(&mut second);
+        assert_ne!(first, second);
+        let before = SystemEnv.monotonic_ns();
+        SystemEnv.sleep(Duration::from_millis(2));
+        assert!(SystemEnv.monotonic_ns() >= before + 2_000_000);
+        assert!(SystemEnv.now_micros() > 1_600_000_000_000_000);
+    }
+}
