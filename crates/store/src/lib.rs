@@ -1,1 +1,24 @@
-//! store
+//! A store with branches: ordered byte keyspaces, forks in O(1), snapshot reads from any thread, one durable log.
+//!
+//! One [`Store`] holds any number of forks. A fork is a copy-on-write line of versions; making one copies a
+//! root and nothing else, and nothing that happens to its parent later changes what it reads. A fork has at
+//! most one [`Writer`], which runs transactions one after the other; [`Snapshot`]s read published versions
+//! and never wait for it.
+//!
+//! Commits of all durable forks go to one log. A commit is visible to its writer at once, to snapshots after
+//! [`Writer::publish`], and on stable storage when [`Store::durable`] reaches its [`DurableTicket`].
+//!
+//! Invariants:
+//! - Nodes reachable from a published root are never changed; a writer edits in place only what it alone holds.
+//! - The state after a crash is a prefix of the log that contains everything reported durable.
+//! - The log holds the records of a fork in LSN order, densely, and a fork's creation before its commits.
+//! - After a failed write or sync nothing more is written or reported durable until the store is opened again.
+//! - No async code; the crate's threads are the log writer and a short-lived one that prepares segments.
+
+mod error;
+mod ids;
+mod options;
+
+pub use error::{Fault, ForkError, LogError, OpenError, Poison, StoreError, WriteError};
+pub use ids::{CheckpointId, DurableTicket, ForkId, KeyspaceId, Lsn, Version};
+pub use options::{Durability, ForkInfo, ForkOptions, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};

@@ -1,0 +1,108 @@
+//! What a store is opened with and what it tells about itself.
+
+use std::path::PathBuf;
+
+use crate::ids::{DurableTicket, ForkId, Lsn, Version};
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Where it lives; created if missing. The log is in `log/` below it.
+    pub directory: PathBuf,
+    /// Size of the first log segment in bytes. Each further one is twice as large, up to the maximum.
+    pub segment_bytes_min: u64,
+    /// Size in bytes at which segments stop growing.
+    pub segment_bytes_max: u64,
+}
+
+impl StoreOptions {
+    /// Segments from 1 MiB (a small database stays small on disk) to 64 MiB (few files, cheap to scan).
+    pub fn new(directory: impl Into<PathBuf>) -> StoreOptions {
+        StoreOptions { directory: directory.into(), segment_bytes_min: 1 << 20, segment_bytes_max: 64 << 20 }
+    }
+}
+
+/// Whether a fork outlives the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// Its creation and commits are logged.
+    #[default]
+    Durable,
+    /// Never logged, gone when the store closes. So are all forks made from it.
+    Ephemeral,
+}
+
+/// How to make a fork.
+#[derive(Clone, Debug, Default)]
+pub struct ForkOptions {
+    /// Unique in the store. The store only bounds its length; what a good name is, the caller decides.
+    pub name: String,
+    /// Ignored, as if ephemeral, when the parent is ephemeral.
+    pub durability: Durability,
+}
+
+/// A fork as [`Store::forks`](crate::Store::forks) lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForkInfo {
+    /// Its immutable number.
+    pub id: ForkId,
+    /// Its present name.
+    pub name: String,
+    /// The version it was made from, which may belong to a fork that is gone; `None` for the first fork.
+    pub parent: Option<Version>,
+    /// The last published commit.
+    pub head: Lsn,
+    /// Whether it outlives the process.
+    pub durability: Durability,
+    /// When it was made, in microseconds since the Unix epoch.
+    pub created_at_micros: i64,
+}
+
+/// How far recovery is; see [`Store::open_with_progress`](crate::Store::open_with_progress).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecoveryProgress {
+    /// Bytes of log worked through. The log is read twice: once to check it, once to apply it.
+    pub bytes_done: u64,
+    /// Bytes there are to work through.
+    pub bytes_total: u64,
+}
+
+/// What recovery found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Records applied, of all kinds.
+    pub records: u64,
+    /// Commits among them.
+    pub commits: u64,
+    /// Log segments read.
+    pub segments: u64,
+    /// Bytes of a torn tail that were cut off.
+    pub truncated_bytes: u64,
+    /// Duration in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// Counters of an open store. Totals count from the opening.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Forks alive.
+    pub forks: u64,
+    /// Last record handed to the log.
+    pub appended: DurableTicket,
+    /// Last record on stable storage.
+    pub durable: DurableTicket,
+    /// Frames written, each with one sync.
+    pub frames: u64,
+    /// Bytes of frames written.
+    pub bytes_logged: u64,
+    /// Bytes of records waiting for the log thread now.
+    pub queue_bytes: u64,
+    /// The bound of `queue_bytes` at which writers wait.
+    pub queue_bytes_max: u64,
+    /// Times a writer had to wait for room in the queue.
+    pub queue_waits: u64,
+    /// Time spent in writing and syncing, in nanoseconds.
+    pub log_busy_ns: u64,
+    /// Number of the segment being written.
+    pub segment: u64,
+}
