@@ -77,20 +77,23 @@ pub fn run(args: DemoArgs, json: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let screen = Screen::new(json);
     let directory = tempfile::Builder::new().prefix("tine-demo-").tempdir().context("no temporary directory")?;
-    let shown = runtime.block_on(async {
-        tokio::select! {
-            shown = show(&args, json, &screen, directory.path()) => Some(shown),
-            _ = tokio::signal::ctrl_c() => None,
+    let ended = runtime.block_on(async {
+        let (mut stage, server) = tokio::select! {
+            shown = show(&args, json, &screen, directory.path()) => shown?,
+            _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        };
+        if !args.once {
+            stage.stay_up(usize::from(args.agents)).await?;
         }
+        server.stop()
     });
     // Traders of an interrupted show are still running; they have nothing to save.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    let Some(shown) = shown else { anyhow::bail!("interrupted") };
-    if shown.is_err() {
+    if ended.is_err() {
         let kept = directory.keep();
         screen.raw(&format!("Data and logs are kept in {}", kept.display()));
     }
-    shown
+    ended
 }
 
 /// The fork's name and its rules.
@@ -103,8 +106,13 @@ fn experiments() -> [(&'static str, Policy); 3] {
     ]
 }
 
-/// The show itself.
-async fn show(args: &DemoArgs, json: bool, screen: &Screen, directory: &Path) -> anyhow::Result<()> {
+/// The show itself. What it leaves standing is returned.
+async fn show<'a>(
+    args: &DemoArgs,
+    json: bool,
+    screen: &'a Screen,
+    directory: &Path,
+) -> anyhow::Result<(Stage<'a>, ServerProcess)> {
     screen.act("Starting a server and publishing a TypeScript module");
     let page = assets::write_page(directory)?;
     let mut server = ServerProcess::start(directory, &page, args.port)?;
@@ -139,10 +147,7 @@ async fn show(args: &DemoArgs, json: bool, screen: &Screen, directory: &Path) ->
     }
     anyhow::ensure!(report.passed(), "a check failed");
     screen.act("Every check passed.");
-    if !args.once {
-        stage.stay_up(agents).await?;
-    }
-    server.stop()
+    Ok((stage, server))
 }
 
 /// Publishes the market as a new owner: returns a client that acts as the owner, and its token.
