@@ -1,1 +1,44 @@
-//! host
+//! The host of databases: what a server needs behind its network code, and what an embedding program can use without one.
+//!
+//! A [`Host`] owns a data directory. Each database has a store and one lane per fork ([`tine_lanes`]); the lane's worker runs module
+//! code, commits, and computes what subscribers are told. Nothing here knows of sockets: clients are [`ClientSink`]s.
+//!
+//! Threads: lanes run on the thread that received a request while that is short, else on a fixed pool; procedures on a pool of their
+//! own; schedules are started by one thread that never waits for them.
+
+mod admin;
+mod client;
+mod clients;
+mod control;
+mod database;
+mod error;
+mod fork;
+mod handle;
+mod host;
+mod jobs;
+mod logs;
+mod meta;
+mod metrics;
+mod module;
+mod names;
+mod options;
+mod procedures;
+mod publish;
+mod record;
+mod scheduler;
+mod worker;
+
+pub use admin::{ForkParent, ForkRequest, ForkSummary, Published};
+pub use client::{
+    Actor, CallArguments, CallReturn, ClientInfo, ClientSink, CloseReason, Delivery, Durability, Reply, ReplyTo,
+    Requester, SqlRows,
+};
+pub use error::{CallFailure, HostError};
+pub use handle::{Connection, ForkHandle};
+pub use host::{DatabaseInfo, Host};
+pub use logs::{LogLevel, LogRecord, ModuleLog};
+pub use metrics::{Counter, Gauge, Metrics};
+pub use module::ActiveModule;
+pub use names::{MAIN, check_name, split_address};
+pub use options::HostOptions;
+pub use record::{CallKind, CallRecord, Record};

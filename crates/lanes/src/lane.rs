@@ -119,11 +119,23 @@ impl<W: Worker> Lane<W> {
     /// # Errors
     /// The job comes back when the queue is full or the lane closed.
     pub fn submit(&self, job: W::Job) -> Result<(), SubmitError<W::Job>> {
+        self.submit_within(job, self.0.options.queue_jobs_max)
+    }
+
+    /// Queues a job that must not be lost for want of room, such as the end of a connection: the caller bounds their number.
+    ///
+    /// # Errors
+    /// The job comes back when the lane is closed.
+    pub fn submit_unbounded(&self, job: W::Job) -> Result<(), SubmitError<W::Job>> {
+        self.submit_within(job, usize::MAX)
+    }
+
+    fn submit_within(&self, job: W::Job, queue_jobs_max: usize) -> Result<(), SubmitError<W::Job>> {
         let mut queue = self.0.queue.lock();
         if matches!(queue.state, State::Closed(_)) || queue.closing.is_some() {
             return Err(SubmitError::Closed(job));
         }
-        if queue.entries.len() >= self.0.options.queue_jobs_max {
+        if queue.entries.len() >= queue_jobs_max {
             return Err(SubmitError::Full(job));
         }
         queue.entries.push_back(Entry::Job(job));

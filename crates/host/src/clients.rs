@@ -1,0 +1,258 @@
+//! The clients of one fork: their query sets, what waits to be delivered to them, and who gets which part of a commit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tine_query::{Caller, QueryError, SubscriptionIndex, SubscriptionPlan};
+use tine_store::DurableTicket;
+use tine_tables::{ChangeSet, DatabaseSchema, TableRead};
+use tine_types::protocol::{QuerySetUpdate, ServerMessage, TransactionUpdate};
+
+use crate::client::{ClientInfo, ClientSink, CloseReason, Delivery};
+use crate::metrics::Metrics;
+
+/// Query sets one connection may hold: far above what applications use, low enough that bookkeeping stays small.
+pub(crate) const QUERY_SETS_PER_CLIENT_MAX: usize = 4_096;
+
+/// Queries in one query set.
+pub(crate) const QUERIES_PER_SET_MAX: usize = 1_024;
+
+/// A client on one fork; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ClientKey(pub u64);
+
+/// A query set of a client. Ordered by client, so that one commit's updates for a client come together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Subscriber {
+    pub client: ClientKey,
+    pub query_set_id: u32,
+}
+
+/// What a connection has submitted and the lane has not yet answered.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Pending {
+    /// Adds one request and tells whether both bounds still hold; counts it only then.
+    pub fn add(&self, bytes: usize, requests_max: usize, bytes_max: usize) -> bool {
+        // Only the connection's own task adds, so the check cannot be overtaken by another addition.
+        if self.requests.load(Ordering::Relaxed) >= requests_max
+            || self.bytes.load(Ordering::Relaxed) + bytes > bytes_max
+        {
+            return false;
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        true
+    }
+
+    pub fn remove(&self, bytes: usize) {
+        self.requests.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+pub(crate) struct Client {
+    pub info: Arc<ClientInfo>,
+    pub caller: Caller,
+    pub sink: Arc<dyn ClientSink>,
+    pub pending: Arc<Pending>,
+    /// Number of its session record in the log.
+    pub session: u64,
+    /// The queries of each live query set, kept to compile them again after a publish.
+    pub query_sets: HashMap<u32, Vec<Box<str>>>,
+    outgoing: Vec<Delivery>,
+    /// The connect hook ran and did not refuse.
+    pub accepted: bool,
+}
+
+/// See the module documentation.
+pub(crate) struct Clients {
+    clients: HashMap<ClientKey, Client>,
+    index: SubscriptionIndex<Subscriber>,
+    /// Clients whose `outgoing` is not empty.
+    dirty: Vec<ClientKey>,
+}
+
+impl Clients {
+    pub fn new() -> Self {
+        Clients { clients: HashMap::new(), index: SubscriptionIndex::new(), dirty: Vec::new() }
+    }
+
+    pub fn add(
+        &mut self,
+        key: ClientKey,
+        info: Arc<ClientInfo>,
+        caller: Caller,
+        sink: Arc<dyn ClientSink>,
+        pending: Arc<Pending>,
+        session: u64,
+    ) {
+        let client = Client {
+            info,
+            caller,
+            sink,
+            pending,
+            session,
+            query_sets: HashMap::new(),
+            outgoing: Vec::new(),
+            accepted: false,
+        };
+        let previous = self.clients.insert(key, client);
+        assert!(previous.is_none(), "client keys are never reused");
+    }
+
+    pub fn get(&self, key: ClientKey) -> Option<&Client> {
+        self.clients.get(&key)
+    }
+
+    pub fn get_mut(&mut self, key: ClientKey) -> Option<&mut Client> {
+        self.clients.get_mut(&key)
+    }
+
+    /// Forgets a client and its query sets.
+    pub fn remove(&mut self, key: ClientKey) -> Option<Client> {
+        let client = self.clients.remove(&key)?;
+        for &query_set_id in client.query_sets.keys() {
+            self.index.remove(Subscriber { client: key, query_set_id });
+        }
+        Some(client)
+    }
+
+    pub fn subscribe(&mut self, subscriber: Subscriber, queries: Vec<Box<str>>, plans: Vec<Arc<SubscriptionPlan>>) {
+        if let Some(client) = self.clients.get_mut(&subscriber.client) {
+            client.query_sets.insert(subscriber.query_set_id, queries);
+            self.index.add(subscriber, plans);
+        }
+    }
+
+    /// Ends a query set and returns its plans; `None` when there is no such set.
+    pub fn unsubscribe(&mut self, subscriber: Subscriber) -> Option<Vec<Arc<SubscriptionPlan>>> {
+        self.clients.get_mut(&subscriber.client)?.query_sets.remove(&subscriber.query_set_id)?;
+        Some(self.index.remove(subscriber))
+    }
+
+    /// Queues a message; it goes out with [`Clients::flush`].
+    pub fn send(&mut self, key: ClientKey, message: ServerMessage, durable: Option<DurableTicket>) {
+        if let Some(client) = self.clients.get_mut(&key) {
+            if client.outgoing.is_empty() {
+                self.dirty.push(key);
+            }
+            client.outgoing.push(Delivery { message, durable });
+        }
+    }
+
+    /// Hands every queued message to its connection.
+    pub fn flush(&mut self) {
+        for key in self.dirty.drain(..) {
+            if let Some(client) = self.clients.get_mut(&key) {
+                client.sink.deliver(&mut client.outgoing);
+                client.outgoing.clear();
+            }
+        }
+    }
+
+    /// Queues a commit's updates for every affected client but `caller`, whose own are returned.
+    pub fn announce(
+        &mut self,
+        changes: &ChangeSet,
+        after: &dyn TableRead,
+        durable: DurableTicket,
+        caller: Option<ClientKey>,
+        metrics: &Metrics,
+    ) -> Vec<QuerySetUpdate> {
+        if changes.tables.is_empty() || self.index.is_empty() {
+            return Vec::new();
+        }
+        let mut for_caller = Vec::new();
+        let mut for_others: Vec<(ClientKey, Vec<QuerySetUpdate>)> = Vec::new();
+        let mut failed: Vec<(Subscriber, QueryError)> = Vec::new();
+        self.index.affected(
+            changes,
+            after,
+            &mut |subscriber: Subscriber, tables| {
+                let update = QuerySetUpdate { query_set_id: subscriber.query_set_id, tables };
+                if Some(subscriber.client) == caller {
+                    for_caller.push(update);
+                    return;
+                }
+                match for_others.last_mut() {
+                    Some((client, updates)) if *client == subscriber.client => updates.push(update),
+                    _ => for_others.push((subscriber.client, vec![update])),
+                }
+            },
+            &mut |subscriber, error| failed.push((subscriber, error)),
+        );
+        for (subscriber, error) in failed {
+            self.fail_subscription(subscriber, &error);
+        }
+        metrics.updates_delivered.add((for_others.len() + usize::from(!for_caller.is_empty())) as u64);
+        for (client, query_sets) in for_others {
+            self.send(client, ServerMessage::TransactionUpdate(TransactionUpdate { query_sets }), Some(durable));
+        }
+        for_caller
+    }
+
+    fn fail_subscription(&mut self, subscriber: Subscriber, error: &QueryError) {
+        self.unsubscribe(subscriber);
+        let message = ServerMessage::SubscriptionError {
+            request_id: None,
+            query_set_id: subscriber.query_set_id,
+            error: error.to_string(),
+        };
+        self.send(subscriber.client, message, None);
+    }
+
+    /// Compiles every subscription again for a new schema; those that no longer compile end with an error.
+    pub fn recompile(&mut self, schema: &DatabaseSchema) {
+        let sets: Vec<(Subscriber, Vec<Box<str>>, Caller)> = self
+            .clients
+            .iter()
+            .flat_map(|(&key, client)| {
+                client.query_sets.iter().map(move |(&query_set_id, queries)| {
+                    (Subscriber { client: key, query_set_id }, queries.clone(), client.caller)
+                })
+            })
+            .collect();
+        for (subscriber, queries, caller) in sets {
+            self.index.remove(subscriber);
+            match compile_queries(&queries, schema, &caller) {
+                Ok(plans) => self.index.add(subscriber, plans),
+                Err(error) => self.fail_subscription(subscriber, &error),
+            }
+        }
+    }
+
+    /// Closes every connection, after delivering what is queued.
+    pub fn close_all(&mut self, reason: &CloseReason) {
+        self.flush();
+        for (_, client) in self.clients.drain() {
+            client.sink.close(reason.clone());
+        }
+        self.index = SubscriptionIndex::new();
+    }
+
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+}
+
+/// Compiles the queries of one set; equal ones are kept once.
+pub(crate) fn compile_queries(
+    queries: &[Box<str>],
+    schema: &DatabaseSchema,
+    caller: &Caller,
+) -> Result<Vec<Arc<SubscriptionPlan>>, QueryError> {
+    let mut plans: Vec<Arc<SubscriptionPlan>> = Vec::with_capacity(queries.len());
+    for query in queries {
+        let plan = tine_query::compile_subscription(query, schema, caller)?;
+        if !plans.iter().any(|known| known.key() == plan.key()) {
+            plans.push(plan);
+        }
+    }
+    Ok(plans)
+}

@@ -1,0 +1,120 @@
+//! The control store: which databases exist, what they are called and who owns them. Itself a store, so it has the same log,
+//! recovery and poisoning as any database.
+//!
+//! Format of a row (BSATN), keyed by the database's identity: `u8` version, owner, option of name, creation time in microseconds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tine_base::Env;
+use tine_store::{Direction, ForkId, KeyspaceId, Read, Store, StoreOptions, Writer};
+use tine_types::Identity;
+use tine_types::bsatn::{BsatnWrite, DecodeError, Reader};
+
+use crate::HostError;
+
+const DATABASES: KeyspaceId = KeyspaceId::new(1);
+const ROW_VERSION: u8 = 1;
+
+/// How long a change of the control store may take to reach stable storage before the request fails.
+const DURABLE_WITHIN: Duration = Duration::from_secs(30);
+
+/// What the control store keeps of a database.
+#[derive(Clone, Debug)]
+pub(crate) struct DatabaseRow {
+    pub identity: Identity,
+    pub owner: Identity,
+    pub name: Option<Arc<str>>,
+    pub created_micros: i64,
+}
+
+impl DatabaseRow {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![ROW_VERSION];
+        out.extend_from_slice(self.owner.as_bytes());
+        match &self.name {
+            Some(name) => {
+                out.put_u8(0);
+                out.put_str(name);
+            }
+            None => out.put_u8(1),
+        }
+        out.put_i64(self.created_micros);
+        out
+    }
+
+    fn decode(key: &[u8], value: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(value);
+        let version = reader.u8()?;
+        if version != ROW_VERSION {
+            return Err(reader.invalid_tag("database row version", version));
+        }
+        let row = DatabaseRow {
+            identity: Identity::from_bytes(Reader::new(key).array()?),
+            owner: Identity::from_bytes(reader.array()?),
+            name: match reader.u8()? {
+                0 => Some(reader.str()?.into()),
+                1 => None,
+                tag => return Err(reader.invalid_tag("database name", tag)),
+            },
+            created_micros: reader.i64()?,
+        };
+        reader.finish()?;
+        Ok(row)
+    }
+}
+
+pub(crate) struct Control {
+    store: Store,
+    writer: Writer,
+}
+
+impl Control {
+    /// Opens the store and reads all rows.
+    pub fn open(directory: std::path::PathBuf, env: Arc<dyn Env>) -> Result<(Self, Vec<DatabaseRow>), HostError> {
+        let store = Store::open(StoreOptions::new(directory), env)?;
+        let main = store.fork_named(crate::names::MAIN).unwrap_or(ForkId::MAIN);
+        let writer = store.writer(main)?;
+        let mut rows = Vec::new();
+        let mut cursor =
+            writer.range(DATABASES, std::ops::Bound::Unbounded, std::ops::Bound::Unbounded, Direction::Forward);
+        while let Some((key, value)) = cursor.next().map_err(|fault| HostError::Table(fault.into()))? {
+            rows.push(DatabaseRow::decode(key, value).map_err(|_| HostError::Damaged("database row"))?);
+        }
+        drop(cursor);
+        Ok((Control { store, writer }, rows))
+    }
+
+    /// Adds or replaces a row; durable when this returns.
+    pub fn put(&mut self, row: &DatabaseRow) -> Result<(), HostError> {
+        let put = self.writer.put(DATABASES, row.identity.as_bytes(), &row.encode());
+        self.finish(put.map(drop))
+    }
+
+    /// Removes a row; durable when this returns.
+    pub fn remove(&mut self, identity: Identity) -> Result<(), HostError> {
+        let deleted = self.writer.delete(DATABASES, identity.as_bytes());
+        self.finish(deleted.map(drop))
+    }
+
+    fn finish(&mut self, edit: Result<(), tine_store::WriteError>) -> Result<(), HostError> {
+        let committed = edit.and_then(|()| self.writer.commit(&[]));
+        let commit = match committed {
+            Ok(commit) => commit,
+            Err(error) => {
+                self.writer.rollback();
+                return Err(HostError::Table(error.into()));
+            }
+        };
+        self.writer.publish();
+        Ok(self.store.wait_durable(commit.durable, DURABLE_WITHIN)?)
+    }
+
+    pub fn health(&self) -> Result<(), HostError> {
+        Ok(self.store.health()?)
+    }
+
+    pub fn close(&self) -> Result<(), HostError> {
+        Ok(self.store.close()?)
+    }
+}

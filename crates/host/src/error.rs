@@ -1,0 +1,188 @@
+//! Errors of the host, each with the stable code that reaches callers.
+
+use tine_module::{CompileError, LoadError};
+use tine_query::QueryError;
+use tine_store::{ForkError, OpenError, StoreError};
+use tine_tables::{SchemaError, TableError};
+use tine_types::Identity;
+
+/// What can go wrong when a database is resolved, published, forked or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// No database or fork has this name or identity.
+    #[error("`{0}` not found")]
+    NotFound(String),
+    /// The name belongs to another database or fork.
+    #[error("the name `{0}` is taken")]
+    NameTaken(String),
+    /// A name that breaks the rules for names.
+    #[error("`{0}` is not a valid name: use groups of a-z and 0-9 joined by single hyphens, at most 64 characters")]
+    InvalidName(String),
+    /// The caller may not do this.
+    #[error("{identity} is not authorized to perform action on database {database}: {action}")]
+    NotAuthorized {
+        /// Who asked.
+        identity: Identity,
+        /// On which database.
+        database: Identity,
+        /// For what, in words.
+        action: &'static str,
+    },
+    /// Creating a database needs the admin token.
+    #[error(
+        "creating a database needs the admin token of this server (start it with --open-publish to allow everybody)"
+    )]
+    AdminRequired,
+    /// The fork was closed while the request waited.
+    #[error("the database or fork was closed")]
+    Closed,
+    /// A queue is at its bound.
+    #[error("too many requests are waiting: {0}")]
+    Overloaded(&'static str),
+    /// The module source does not compile.
+    #[error("{0}")]
+    Compile(#[from] CompileError),
+    /// The compiled module does not load.
+    #[error("the module does not load: {0}")]
+    Load(#[from] LoadError),
+    /// The module's tables are invalid or cannot be reached from the present ones.
+    #[error("{0}")]
+    Schema(#[from] SchemaError),
+    /// The `init` reducer of a new database failed.
+    #[error("the init reducer failed: {0}")]
+    InitFailed(String),
+    /// The bytes to publish are neither a source file nor a source bundle.
+    #[error("the program is not a module this server understands: {0}")]
+    BadProgram(String),
+    /// Deleting a database that still has forks needs consent.
+    #[error("the database has forks: {}; delete them first or ask for all of them with ?forks=true", .0.join(", "))]
+    ForksPresent(Vec<String>),
+    /// `main` cannot be deleted, renamed or replaced alone.
+    #[error("the fork `main` cannot be {0} alone")]
+    MainFork(&'static str),
+    /// Nothing on an ephemeral fork is ever durable.
+    #[error("an ephemeral fork has no confirmed delivery: connect with confirmed=false")]
+    NeverConfirmed,
+    /// Another server uses the data directory.
+    #[error("the data directory {0} is in use by another server")]
+    DirectoryInUse(String),
+    /// The data directory was written by an incompatible version.
+    #[error("the data directory {directory} has format {found}, this program reads {expected}")]
+    WrongVersion {
+        /// Path of the directory.
+        directory: String,
+        /// The version the directory states.
+        found: String,
+        /// The version this program writes.
+        expected: &'static str,
+    },
+    /// What a database keeps about itself does not decode.
+    #[error("stored {0} cannot be decoded: the data directory is damaged or of another version")]
+    Damaged(&'static str),
+    /// A query was refused.
+    #[error("{0}")]
+    Query(#[from] QueryError),
+    /// A store refused.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// A store could not be opened.
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    /// A fork operation was refused.
+    #[error("{0}")]
+    Fork(#[from] ForkError),
+    /// A table operation failed.
+    #[error("{0}")]
+    Table(#[from] TableError),
+    /// A request did not get through the fork's lane.
+    #[error("{0}")]
+    Call(#[from] CallFailure),
+    /// A file operation failed.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was being done, with the path.
+        action: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl HostError {
+    /// The stable code of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            HostError::NotFound(_) => "TN0601",
+            HostError::NameTaken(_) => "TN0602",
+            HostError::InvalidName(_) => "TN0603",
+            HostError::NotAuthorized { .. } => "TN0604",
+            HostError::AdminRequired => "TN0605",
+            HostError::Closed => "TN0606",
+            HostError::Overloaded(_) => "TN0607",
+            HostError::InitFailed(_) => "TN0608",
+            HostError::BadProgram(_) => "TN0609",
+            HostError::ForksPresent(_) => "TN0610",
+            HostError::MainFork(_) => "TN0611",
+            HostError::NeverConfirmed => "TN0612",
+            HostError::DirectoryInUse(_) => "TN0613",
+            HostError::WrongVersion { .. } => "TN0614",
+            HostError::Damaged(_) => "TN0615",
+            HostError::Io { .. } => "TN0616",
+            HostError::Compile(error) => error.code(),
+            HostError::Load(error) => error.code(),
+            HostError::Schema(error) => error.code(),
+            HostError::Query(error) => error.code(),
+            HostError::Store(error) => error.code(),
+            HostError::Open(error) => error.code(),
+            HostError::Fork(error) => error.code(),
+            HostError::Table(error) => error.code(),
+            HostError::Call(failure) => failure.code(),
+        }
+    }
+}
+
+/// Why a call of a reducer or procedure, or a statement, has no result.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallFailure {
+    /// No reducer or procedure has this name, or it is not for clients.
+    #[error("No such procedure")]
+    NoSuchFunction,
+    /// The arguments do not fit the parameters.
+    #[error("{0}")]
+    BadArguments(String),
+    /// The module's connect hook refused the caller.
+    #[error("{0}")]
+    Refused(String),
+    /// The module threw a `SenderError`: the text is for the caller.
+    #[error("{0}")]
+    User(String),
+    /// The call failed in another way; rolled back.
+    #[error("{message}")]
+    Failed {
+        /// Stable code.
+        code: &'static str,
+        /// What the caller is told.
+        message: String,
+    },
+}
+
+impl CallFailure {
+    /// The stable code of the failure.
+    pub fn code(&self) -> &'static str {
+        match self {
+            CallFailure::NoSuchFunction => "TN0620",
+            CallFailure::BadArguments(_) => "TN0621",
+            CallFailure::Refused(_) => "TN0622",
+            CallFailure::User(_) => "TN0623",
+            CallFailure::Failed { code, .. } => code,
+        }
+    }
+
+    pub(crate) fn from_host(error: &HostError) -> Self {
+        CallFailure::Failed { code: error.code(), message: error.to_string() }
+    }
+
+    pub(crate) fn closed() -> Self {
+        CallFailure::from_host(&HostError::Closed)
+    }
+}

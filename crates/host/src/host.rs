@@ -1,0 +1,401 @@
+//! The host: all databases of a data directory.
+//!
+//! Layout: `VERSION`, `LOCK`, `keys/` (the server's), `control/` (a store: see [`crate::control`]), `databases/<identity>/` (a store
+//! and the module's log). A database exists when its row is in the control store: a directory without a row is the rest of a creation
+//! or deletion that was cut short, and is removed on start.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+use tine_base::{Env, EnvFile, OpenMode};
+use tine_lanes::FixedPool;
+use tine_module::Instance;
+use tine_store::ForkId;
+use tine_types::{ConnectionId, Identity};
+
+use crate::client::Actor;
+use crate::clients::ClientKey;
+use crate::control::{Control, DatabaseRow};
+use crate::database::Database;
+use crate::handle::ForkHandle;
+use crate::metrics::Metrics;
+use crate::module::{ActiveModule, ModuleCache};
+use crate::names::{MAIN, fork_identity, split_address};
+use crate::options::HostOptions;
+use crate::procedures::ProcedurePool;
+use crate::scheduler::Scheduler;
+use crate::{HostError, check_name};
+
+/// Content of the `VERSION` file. Before 1.0 another version is refused.
+const DIRECTORY_VERSION: &str = "tine data directory 1\n";
+
+/// What forks need of the host; holds no database, so that nothing refers to itself.
+pub(crate) struct HostShared {
+    pub env: Arc<dyn Env>,
+    pub options: HostOptions,
+    pub metrics: Arc<Metrics>,
+    pub lane_threads: Arc<FixedPool>,
+    pub procedures: ProcedurePool,
+    pub scheduler: Scheduler,
+    pub modules: ModuleCache,
+    next_client: AtomicU64,
+}
+
+impl HostShared {
+    /// Builds an instance of a module.
+    pub fn instantiate(&self, module: &ActiveModule) -> Result<Instance, HostError> {
+        let started = Instant::now();
+        let instance = module.compiled.instantiate(module.schema.clone(), &self.options.instance_limits)?;
+        self.metrics.instances_loaded.add(1);
+        self.metrics.instance_load_ns.add_duration(started.elapsed());
+        self.metrics.instance_memory_bytes.set(i64::try_from(instance.memory_bytes()).unwrap_or(i64::MAX));
+        Ok(instance)
+    }
+
+    pub fn random_connection_id(&self) -> ConnectionId {
+        let mut bytes = [0; 16];
+        self.env.random_bytes(&mut bytes);
+        // All-zero is reserved; one bit less of randomness rules it out.
+        ConnectionId::new(u128::from_le_bytes(bytes) | 1)
+    }
+
+    pub fn next_client(&self) -> ClientKey {
+        ClientKey(self.next_client.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Databases by identity, name and fork identity; changed together.
+#[derive(Default)]
+struct Directory {
+    databases: HashMap<Identity, Arc<Database>>,
+    names: HashMap<Arc<str>, Identity>,
+    fork_identities: HashMap<Identity, (Identity, ForkId)>,
+}
+
+impl Directory {
+    fn add(&mut self, database: Arc<Database>) {
+        if let Some(name) = &database.name {
+            self.names.insert(name.clone(), database.identity);
+        }
+        for fork in database.store.forks() {
+            self.fork_identities.insert(fork_identity(database.identity, fork.id), (database.identity, fork.id));
+        }
+        self.databases.insert(database.identity, database);
+    }
+
+    fn remove(&mut self, identity: Identity) {
+        if let Some(name) = self.databases.remove(&identity).and_then(|database| database.name.clone()) {
+            self.names.remove(&name);
+        }
+        self.fork_identities.retain(|_, (database, _)| *database != identity);
+    }
+}
+
+struct Inner {
+    shared: Arc<HostShared>,
+    control: Mutex<Control>,
+    directory: RwLock<Directory>,
+    /// Held while databases are created or deleted: one at a time.
+    changing: Mutex<()>,
+    _lock: Box<dyn EnvFile>,
+}
+
+/// All databases of a data directory; cheap to clone. Methods that change databases or forks block until the change is durable:
+/// call them where blocking is allowed.
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+/// What [`Host::databases`] tells of a database.
+#[derive(Clone, Debug)]
+pub struct DatabaseInfo {
+    /// Identity of the database; also of its `main`.
+    pub identity: Identity,
+    /// Its name, if it has one.
+    pub name: Option<Arc<str>>,
+    /// Who owns it.
+    pub owner: Identity,
+    /// Microseconds since the Unix epoch.
+    pub created_micros: i64,
+    /// Names of its forks, `main` first.
+    pub forks: Vec<String>,
+}
+
+impl Host {
+    /// Opens a data directory, making it if it is not there, and recovers all databases.
+    ///
+    /// # Errors
+    /// [`HostError::DirectoryInUse`] when another server has it open; [`HostError::Open`] when a log is damaged.
+    pub fn open(options: HostOptions, env: Arc<dyn Env>) -> Result<Host, HostError> {
+        let directory = options.directory.clone();
+        let io = |action: &'static str| {
+            let path = directory.display().to_string();
+            move |source| HostError::Io { action: format!("{action} {path}"), source }
+        };
+        env.create_dir_all(&directory.join("databases")).map_err(io("creating the data directory"))?;
+        let lock =
+            env.open(&directory.join("LOCK"), OpenMode::ReadWriteCreate).map_err(io("opening the lock file in"))?;
+        if !lock.try_lock_exclusive().map_err(io("locking"))? {
+            return Err(HostError::DirectoryInUse(directory.display().to_string()));
+        }
+        check_version(&*env, &directory)?;
+        let metrics = Arc::new(Metrics::default());
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| env.spawn(name, run);
+        let lane_threads =
+            FixedPool::start("tine-lane", options.lane_threads, &spawn).map_err(io("starting lane threads for"))?;
+        let procedures = ProcedurePool::start(&env, options.procedure_threads, metrics.clone())?;
+        let scheduler = Scheduler::start(&env)?;
+        let shared = Arc::new(HostShared {
+            env: env.clone(),
+            options,
+            metrics,
+            lane_threads: Arc::new(lane_threads),
+            procedures,
+            scheduler,
+            modules: ModuleCache::default(),
+            next_client: AtomicU64::new(1),
+        });
+        let (control, rows) = Control::open(directory.join("control"), env.clone())?;
+        let host = Host(Arc::new(Inner {
+            shared,
+            control: Mutex::new(control),
+            directory: RwLock::new(Directory::default()),
+            changing: Mutex::new(()),
+            _lock: lock,
+        }));
+        host.remove_leftovers(&rows)?;
+        for row in rows {
+            let path = host.database_directory(row.identity);
+            let database = Database::open(host.shared().clone(), &path, row)?;
+            // Main runs from the start, so that its schedules do; other forks start on their first use.
+            database.fork(ForkId::MAIN)?;
+            host.0.directory.write().add(database);
+        }
+        host.count();
+        Ok(host)
+    }
+
+    fn remove_leftovers(&self, rows: &[DatabaseRow]) -> Result<(), HostError> {
+        let env = &self.shared().env;
+        let databases = self.shared().options.directory.join("databases");
+        let known: Vec<PathBuf> = rows.iter().map(|row| self.database_directory(row.identity)).collect();
+        let io = |source| HostError::Io { action: format!("cleaning {}", databases.display()), source };
+        for path in env.read_dir(&databases).map_err(io)? {
+            if !known.contains(&path) {
+                tracing::info!(path = %path.display(), "removing the rest of a database that was not created or deleted to the end");
+                env.remove_dir_all(&path).map_err(io)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<HostShared> {
+        &self.0.shared
+    }
+
+    pub(crate) fn database_directory(&self, identity: Identity) -> PathBuf {
+        self.shared().options.directory.join("databases").join(identity.to_hex())
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared().metrics
+    }
+
+    /// Requests waiting on all lanes.
+    pub fn lane_depth(&self) -> usize {
+        self.0.directory.read().databases.values().map(|database| database.depth()).sum()
+    }
+
+    /// Whether every store still takes writes.
+    ///
+    /// # Errors
+    /// The error of the first store that does not.
+    pub fn ready(&self) -> Result<(), HostError> {
+        self.0.control.lock().health()?;
+        let databases: Vec<_> = self.0.directory.read().databases.values().cloned().collect();
+        databases.iter().try_for_each(|database| Ok(database.store.health()?))
+    }
+
+    /// All databases, by name.
+    pub fn databases(&self) -> Vec<DatabaseInfo> {
+        let directory = self.0.directory.read();
+        let mut databases: Vec<_> = directory.databases.values().map(|database| describe(database)).collect();
+        databases.sort_by(|a, b| (&a.name, a.identity).cmp(&(&b.name, b.identity)));
+        databases
+    }
+
+    /// The database and fork id behind an address: a name or identity, with `@fork` or without.
+    pub(crate) fn locate(&self, address: &str) -> Result<(Arc<Database>, ForkId), HostError> {
+        let not_found = || HostError::NotFound(address.to_owned());
+        let (database_part, fork_part) = split_address(address);
+        let directory = self.0.directory.read();
+        let identity = Identity::from_hex(database_part).ok();
+        if let (Some(identity), MAIN) = (identity, fork_part)
+            && let Some((database, fork)) = directory.fork_identities.get(&identity)
+        {
+            let database = directory.databases.get(database).ok_or_else(not_found)?;
+            return Ok((database.clone(), *fork));
+        }
+        let identity = identity.or_else(|| directory.names.get(database_part).copied()).ok_or_else(not_found)?;
+        let database = directory.databases.get(&identity).cloned().ok_or_else(not_found)?;
+        let fork = database.store.fork_named(fork_part).ok_or_else(not_found)?;
+        Ok((database, fork))
+    }
+
+    /// The fork at an address, started if it does not run: `name`, `name@fork`, an identity of a database or fork.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`]; the errors of starting a fork.
+    pub fn resolve(&self, address: &str) -> Result<ForkHandle, HostError> {
+        let (database, fork) = self.locate(address)?;
+        Ok(ForkHandle { fork: database.fork(fork)?, database })
+    }
+
+    /// What is known of the database at an address.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub fn database(&self, address: &str) -> Result<DatabaseInfo, HostError> {
+        Ok(describe(&*self.locate(address)?.0))
+    }
+
+    pub(crate) fn authorize(&self, database: &Database, actor: &Actor, action: &'static str) -> Result<(), HostError> {
+        if actor.is_admin || actor.identity == database.owner {
+            return Ok(());
+        }
+        Err(HostError::NotAuthorized { identity: actor.identity, database: database.identity, action })
+    }
+
+    pub(crate) fn create_row(&self, name: Option<&str>, owner: Identity) -> DatabaseRow {
+        let mut random = [0; 16];
+        self.shared().env.random_bytes(&mut random);
+        DatabaseRow {
+            identity: Identity::from_claims("tine:database", &format!("{:032x}", u128::from_le_bytes(random))),
+            owner,
+            name: name.map(Into::into),
+            created_micros: self.shared().env.now_micros(),
+        }
+    }
+
+    /// Runs `create` for a name that is free, one creation at a time, and enters its database.
+    pub(crate) fn create_with(
+        &self,
+        row: DatabaseRow,
+        create: impl FnOnce(&Arc<Database>) -> Result<(), HostError>,
+    ) -> Result<Arc<Database>, HostError> {
+        let _one_at_a_time = self.0.changing.lock();
+        if let Some(name) = &row.name {
+            check_name(name)?;
+            if self.0.directory.read().names.contains_key(name) {
+                return Err(HostError::NameTaken(name.to_string()));
+            }
+        }
+        let path = self.database_directory(row.identity);
+        let database = Database::open(self.shared().clone(), &path, row.clone())?;
+        let entered = create(&database).and_then(|()| self.0.control.lock().put(&row));
+        if let Err(error) = entered {
+            // Without its row the directory is a leftover: removed now if possible, else on the next start.
+            let _ = database.close();
+            let _ = self.shared().env.remove_dir_all(&path);
+            return Err(error);
+        }
+        self.0.directory.write().add(database.clone());
+        self.count();
+        Ok(database)
+    }
+
+    /// Deletes the database, or only the fork when the address names one other than main.
+    ///
+    /// # Errors
+    /// [`HostError::NotAuthorized`]; [`HostError::ForksPresent`] unless `with_forks`.
+    pub fn delete(&self, address: &str, actor: &Actor, with_forks: bool) -> Result<(), HostError> {
+        let (database, fork) = self.locate(address)?;
+        if fork != ForkId::MAIN {
+            return self.fork_delete(address, actor);
+        }
+        self.authorize(&database, actor, "delete database")?;
+        let _one_at_a_time = self.0.changing.lock();
+        let others: Vec<String> = fork_names(&database).into_iter().filter(|name| name != MAIN).collect();
+        if !others.is_empty() && !with_forks {
+            return Err(HostError::ForksPresent(others));
+        }
+        self.0.control.lock().remove(database.identity)?;
+        self.0.directory.write().remove(database.identity);
+        self.count();
+        database.close()?;
+        let path = self.database_directory(database.identity);
+        let io = |source| HostError::Io { action: format!("removing {}", path.display()), source };
+        self.shared().env.remove_dir_all(&path).map_err(io)
+    }
+
+    pub(crate) fn fork_added(&self, database: &Database, fork: ForkId) {
+        let identity = fork_identity(database.identity, fork);
+        self.0.directory.write().fork_identities.insert(identity, (database.identity, fork));
+        self.count();
+    }
+
+    pub(crate) fn fork_removed(&self, database: &Database, fork: ForkId) {
+        self.0.directory.write().fork_identities.remove(&fork_identity(database.identity, fork));
+        self.count();
+    }
+
+    fn count(&self) {
+        let directory = self.0.directory.read();
+        let as_gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics().databases.set(as_gauge(directory.databases.len()));
+        self.metrics().forks.set(as_gauge(directory.fork_identities.len()));
+    }
+
+    /// Ends all work at request boundaries and closes all stores. Requests still queued are answered with an error.
+    ///
+    /// # Errors
+    /// The first store that could not be closed; the others are closed all the same.
+    pub fn shutdown(&self) -> Result<(), HostError> {
+        self.shared().scheduler.stop();
+        let databases: Vec<_> = self.0.directory.read().databases.values().cloned().collect();
+        let mut result = Ok(());
+        for database in databases {
+            result = result.and(database.close());
+        }
+        self.shared().procedures.stop();
+        self.shared().lane_threads.stop();
+        result.and(self.0.control.lock().close())
+    }
+}
+
+fn describe(database: &Database) -> DatabaseInfo {
+    DatabaseInfo {
+        identity: database.identity,
+        name: database.name.clone(),
+        owner: database.owner,
+        created_micros: database.created_micros,
+        forks: fork_names(database),
+    }
+}
+
+fn fork_names(database: &Database) -> Vec<String> {
+    let mut forks = database.store.forks();
+    forks.sort_by_key(|fork| fork.id);
+    forks.into_iter().map(|fork| fork.name).collect()
+}
+
+fn check_version(env: &dyn Env, directory: &Path) -> Result<(), HostError> {
+    let path = directory.join("VERSION");
+    let io = |source| HostError::Io { action: format!("reading or writing {}", path.display()), source };
+    if !env.exists(&path) {
+        return env.write_atomic(&path, DIRECTORY_VERSION.as_bytes()).map_err(io);
+    }
+    let found = String::from_utf8_lossy(&env.read(&path).map_err(io)?).into_owned();
+    if found != DIRECTORY_VERSION {
+        return Err(HostError::WrongVersion {
+            directory: directory.display().to_string(),
+            found: found.trim().to_owned(),
+            expected: DIRECTORY_VERSION.trim(),
+        });
+    }
+    Ok(())
+}

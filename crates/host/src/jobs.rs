@@ -1,0 +1,358 @@
+//! The requests a lane carries, and how the worker answers each.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tine_query::Caller;
+use tine_store::{Durability as ForkDurability, ForkInfo, ForkOptions};
+use tine_tables::TableRead;
+use tine_types::ConnectionId;
+use tine_types::protocol::{ClientMessage, QueryRows, RowListBuilder, ServerMessage, TableRows};
+
+use crate::client::{CallArguments, CallReturn, ClientInfo, ClientSink, CloseReason, ReplyTo, Requester, SqlRows};
+use crate::clients::{ClientKey, Pending, QUERIES_PER_SET_MAX, QUERY_SETS_PER_CLIENT_MAX, Subscriber, compile_queries};
+use crate::procedures::{ProcedureReply, ProcedureTask};
+use crate::publish::PublishJob;
+use crate::record::CallKind;
+use crate::scheduler::ScheduledEntry;
+use crate::worker::{ForkWorker, Invocation};
+use crate::{CallFailure, HostError};
+
+/// One request on a fork's lane.
+pub(crate) enum Job {
+    Connect { key: ClientKey, info: Arc<ClientInfo>, sink: Arc<dyn ClientSink>, pending: Arc<Pending> },
+    Disconnect { key: ClientKey },
+    Client { key: ClientKey, message: ClientMessage, bytes: usize, pending: Arc<Pending> },
+    Call { requester: Requester, function: Box<str>, arguments: CallArguments, reply: ReplyTo<CallReturn> },
+    Sql { requester: Requester, text: Box<str>, reply: ReplyTo<SqlRows> },
+    CreateFork { options: ForkOptions, reply: ReplyTo<Result<ForkInfo, HostError>> },
+    Publish { job: Box<PublishJob>, reply: ReplyTo<Result<(), HostError>> },
+    Scheduled { entry: ScheduledEntry },
+}
+
+impl Job {
+    /// Answers a job that will not run because the fork is gone. Clients need no answer: the lane closes their connections.
+    pub fn refuse(self) {
+        fn gone<T>(reply: ReplyTo<T>) {
+            let (lsn, durable) = (tine_store::Lsn::new(0), tine_store::DurableTicket::new(0));
+            reply(crate::client::Reply { result: Err(CallFailure::closed()), lsn, durable, duration: Duration::ZERO });
+        }
+        match self {
+            Job::Connect { sink, .. } => sink.close(CloseReason::ModuleExited("the database or fork was closed")),
+            Job::Call { reply, .. } => gone(reply),
+            Job::Sql { reply, .. } => gone(reply),
+            Job::CreateFork { reply, .. } => gone(reply),
+            Job::Publish { reply, .. } => gone(reply),
+            Job::Client { .. } | Job::Disconnect { .. } | Job::Scheduled { .. } => {}
+        }
+    }
+}
+
+impl ForkWorker {
+    pub fn handle(&mut self, job: Job) {
+        match job {
+            Job::Client { key, message, bytes, pending } => {
+                self.client_message(key, message);
+                pending.remove(bytes);
+            }
+            Job::Connect { key, info, sink, pending } => self.connect(key, info, sink, pending),
+            Job::Disconnect { key } => self.disconnect(key),
+            Job::Call { requester, function, arguments, reply } => self.call(requester, &function, arguments, reply),
+            Job::Sql { requester, text, reply } => {
+                let started = Instant::now();
+                let result = self.between_hooks(&requester, |worker| worker.sql(&requester, &text));
+                self.reply(reply, result, started.elapsed());
+            }
+            Job::CreateFork { options, reply } => {
+                let started = Instant::now();
+                let result = self.create_fork(options);
+                self.reply(reply, Ok(result), started.elapsed());
+            }
+            Job::Publish { job, reply } => {
+                let started = Instant::now();
+                let result = self.publish(*job);
+                self.reply(reply, Ok(result), started.elapsed());
+            }
+            Job::Scheduled { entry } => self.run_scheduled(entry),
+        }
+    }
+
+    fn client_message(&mut self, key: ClientKey, message: ClientMessage) {
+        if !self.clients.get(key).is_some_and(|client| client.accepted) {
+            return;
+        }
+        match message {
+            ClientMessage::CallReducer { request_id, reducer, args } => {
+                self.call_for_client(key, request_id, &reducer, &args);
+            }
+            ClientMessage::Subscribe { request_id, query_set_id, queries } => {
+                self.subscribe(key, request_id, query_set_id, queries);
+            }
+            ClientMessage::Unsubscribe { request_id, query_set_id, send_dropped_rows } => {
+                self.unsubscribe(key, request_id, query_set_id, send_dropped_rows);
+            }
+            ClientMessage::OneOffQuery { request_id, query } => self.one_off_query(key, request_id, &query),
+            ClientMessage::CallProcedure { request_id, procedure, args } => {
+                self.start_client_procedure(key, request_id, &procedure, args);
+            }
+        }
+    }
+
+    fn connect(&mut self, key: ClientKey, info: Arc<ClientInfo>, sink: Arc<dyn ClientSink>, pending: Arc<Pending>) {
+        let session = self.open_session(info.identity, Some(info.connection_id), info.jwt_payload.as_deref());
+        let caller = self.caller(info.identity);
+        self.clients.add(key, info.clone(), caller, sink.clone(), pending, session);
+        let hook = self.module.connected.clone();
+        let accepted = self.lifecycle(hook.as_deref(), &requester_of(&info), Some(info.connection_id), session);
+        if let Err(failure) = accepted {
+            self.clients.remove(key);
+            sink.close(CloseReason::Refused(failure.to_string()));
+            return;
+        }
+        if let Some(client) = self.clients.get_mut(key) {
+            client.accepted = true;
+        }
+        self.fork.host.metrics.clients.add(1);
+        let message = ServerMessage::InitialConnection {
+            identity: info.identity,
+            connection_id: info.connection_id,
+            token: info.token.to_string(),
+        };
+        self.clients.send(key, message, None);
+    }
+
+    fn disconnect(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.remove(key) else { return };
+        if client.accepted {
+            self.fork.host.metrics.clients.add(-1);
+            let hook = self.module.disconnected.clone();
+            // The client is gone either way; what its hook had to say is in the module's log.
+            let _ = self.lifecycle(
+                hook.as_deref(),
+                &requester_of(&client.info),
+                Some(client.info.connection_id),
+                client.session,
+            );
+        }
+    }
+
+    fn lifecycle(
+        &mut self,
+        hook: Option<&crate::module::Function<tine_module::ReducerIndex>>,
+        requester: &Requester,
+        connection: Option<ConnectionId>,
+        session: u64,
+    ) -> Result<(), CallFailure> {
+        let Some(hook) = hook else { return Ok(()) };
+        let executed = self.execute(
+            hook,
+            &Invocation {
+                kind: CallKind::Lifecycle,
+                sender: requester.identity,
+                connection,
+                jwt_payload: requester.jwt_payload.clone(),
+                session,
+                arguments: &[],
+                not_before_micros: i64::MIN,
+            },
+        );
+        let committed = executed.result?;
+        self.announce(committed.commit.as_ref(), None);
+        Ok(())
+    }
+
+    /// Runs `work` between the module's connect and disconnect hooks, as the peer does for HTTP requests.
+    fn between_hooks<T>(
+        &mut self,
+        requester: &Requester,
+        work: impl FnOnce(&mut Self) -> Result<T, CallFailure>,
+    ) -> Result<T, CallFailure> {
+        let (connected, disconnected) = (self.module.connected.clone(), self.module.disconnected.clone());
+        if connected.is_none() && disconnected.is_none() {
+            return work(self);
+        }
+        let connection = Some(self.fork.host.random_connection_id());
+        let session = self.open_session(requester.identity, connection, requester.jwt_payload.as_deref());
+        self.lifecycle(connected.as_deref(), requester, connection, session)
+            .map_err(|failure| CallFailure::Refused(failure.to_string()))?;
+        let result = work(self);
+        // The work is done either way; what the hook had to say is in the module's log.
+        let _ = self.lifecycle(disconnected.as_deref(), requester, connection, session);
+        result
+    }
+
+    fn call(&mut self, requester: Requester, name: &str, arguments: CallArguments, reply: ReplyTo<CallReturn>) {
+        let started = Instant::now();
+        let module = self.module.clone();
+        if let Some(function) = module.reducers.get(name).filter(|function| function.callable) {
+            let result = self.between_hooks(&requester, |worker| {
+                let arguments = worker.encode_arguments(arguments, &function.parameters)?;
+                let session = worker.open_session(requester.identity, None, requester.jwt_payload.as_deref());
+                let executed = worker.execute(
+                    function,
+                    &Invocation {
+                        kind: CallKind::Reducer,
+                        sender: requester.identity,
+                        connection: None,
+                        jwt_payload: requester.jwt_payload.clone(),
+                        session,
+                        arguments: &arguments,
+                        not_before_micros: i64::MIN,
+                    },
+                );
+                let committed = executed.result?;
+                worker.announce(committed.commit.as_ref(), None);
+                Ok(CallReturn::Reducer)
+            });
+            return self.reply(reply, result, started.elapsed());
+        }
+        let Some(function) = module.procedures.get(name).filter(|function| function.callable) else {
+            return self.reply(reply, Err(CallFailure::NoSuchFunction), started.elapsed());
+        };
+        match self.encode_arguments(arguments, &function.parameters) {
+            Ok(arguments) => {
+                let reply = ProcedureReply::Requester(reply);
+                self.start_procedure(function.clone(), requester, None, arguments, reply);
+            }
+            Err(failure) => self.reply(reply, Err(failure), started.elapsed()),
+        }
+    }
+
+    fn sql(&mut self, requester: &Requester, text: &str) -> Result<SqlRows, CallFailure> {
+        self.fork.host.metrics.queries.add(1);
+        let caller = self.caller(requester.identity);
+        let limits = &self.fork.host.options.query_limits;
+        let selected = tine_query::select(text, &self.module.schema, &caller, self.tables(), limits)
+            .map_err(|error| CallFailure::from_host(&HostError::Query(error)))?;
+        Ok(SqlRows { columns: selected.columns, rows: selected.rows })
+    }
+
+    fn subscribe(&mut self, key: ClientKey, request_id: u32, query_set_id: u32, queries: Vec<Box<str>>) {
+        let message = match self.try_subscribe(key, query_set_id, queries) {
+            Ok(rows) => {
+                self.fork.host.metrics.subscriptions_applied.add(1);
+                ServerMessage::SubscribeApplied { request_id, query_set_id, rows }
+            }
+            Err(error) => ServerMessage::SubscriptionError { request_id: Some(request_id), query_set_id, error },
+        };
+        let durable = self.head().durable;
+        self.clients.send(key, message, Some(durable));
+    }
+
+    fn try_subscribe(
+        &mut self,
+        key: ClientKey,
+        query_set_id: u32,
+        queries: Vec<Box<str>>,
+    ) -> Result<QueryRows, String> {
+        let Some(client) = self.clients.get(key) else { return Err("the connection is closed".to_owned()) };
+        if client.query_sets.contains_key(&query_set_id) {
+            return Err(format!("query set {query_set_id} is already in use on this connection"));
+        }
+        if client.query_sets.len() >= QUERY_SETS_PER_CLIENT_MAX {
+            return Err(format!("a connection may hold at most {QUERY_SETS_PER_CLIENT_MAX} query sets"));
+        }
+        if queries.len() > QUERIES_PER_SET_MAX {
+            return Err(format!("a query set may hold at most {QUERIES_PER_SET_MAX} queries"));
+        }
+        let caller: Caller = client.caller;
+        let plans = compile_queries(&queries, &self.module.schema, &caller).map_err(|error| error.to_string())?;
+        let rows = self.evaluate(&plans)?;
+        self.clients.subscribe(Subscriber { client: key, query_set_id }, queries, plans);
+        Ok(rows)
+    }
+
+    fn evaluate(&self, plans: &[Arc<tine_query::SubscriptionPlan>]) -> Result<QueryRows, String> {
+        let mut tables = Vec::with_capacity(plans.len());
+        for plan in plans {
+            let mut rows = RowListBuilder::new();
+            plan.evaluate(self.tables(), &mut rows).map_err(|error| error.to_string())?;
+            let static_size = self.tables().schema().table(plan.table_id()).and_then(|table| table.static_row_size);
+            tables.push(TableRows { table: plan.table_name().clone(), rows: rows.finish(static_size) });
+        }
+        Ok(QueryRows { tables })
+    }
+
+    fn unsubscribe(&mut self, key: ClientKey, request_id: u32, query_set_id: u32, send_dropped_rows: bool) {
+        let message = match self.clients.unsubscribe(Subscriber { client: key, query_set_id }) {
+            None => ServerMessage::SubscriptionError {
+                request_id: Some(request_id),
+                query_set_id,
+                error: format!("there is no query set {query_set_id} on this connection"),
+            },
+            Some(plans) => match send_dropped_rows.then(|| self.evaluate(&plans)).transpose() {
+                Ok(rows) => ServerMessage::UnsubscribeApplied { request_id, query_set_id, rows },
+                Err(error) => ServerMessage::SubscriptionError { request_id: Some(request_id), query_set_id, error },
+            },
+        };
+        let durable = self.head().durable;
+        self.clients.send(key, message, Some(durable));
+    }
+
+    fn one_off_query(&mut self, key: ClientKey, request_id: u32, query: &str) {
+        let Some(client) = self.clients.get(key) else { return };
+        self.fork.host.metrics.queries.add(1);
+        let result = tine_query::one_off(query, &self.module.schema, &client.caller, self.tables())
+            .map_err(|error| error.to_string());
+        let durable = self.head().durable;
+        self.clients.send(key, ServerMessage::OneOffQueryResult { request_id, result }, Some(durable));
+    }
+
+    fn start_client_procedure(&mut self, key: ClientKey, request_id: u32, name: &str, arguments: Bytes) {
+        let Some(client) = self.clients.get(key) else { return };
+        let (requester, sink) = (requester_of(&client.info), client.sink.clone());
+        let connection = Some(client.info.connection_id);
+        let reply = ProcedureReply::Client { sink, request_id };
+        match self.module.procedures.get(name).filter(|function| function.callable).cloned() {
+            Some(function) => self.start_procedure(function, requester, connection, arguments, reply),
+            None => {
+                let timestamp = self.next_timestamp(i64::MIN);
+                let failure = CallFailure::Failed {
+                    code: CallFailure::NoSuchFunction.code(),
+                    message: format!("no such procedure: `{name}`"),
+                };
+                reply.send(Err(failure), timestamp, Duration::ZERO, self.head());
+            }
+        }
+    }
+
+    pub fn start_procedure(
+        &mut self,
+        function: Arc<crate::module::Function<tine_module::ProcedureIndex>>,
+        requester: Requester,
+        connection: Option<ConnectionId>,
+        arguments: Bytes,
+        reply: ProcedureReply,
+    ) {
+        let session = self.open_session(requester.identity, connection, requester.jwt_payload.as_deref());
+        let task = ProcedureTask {
+            fork: self.fork.clone(),
+            module: self.module.clone(),
+            function,
+            requester,
+            connection,
+            session,
+            arguments,
+            timestamp_micros: self.next_timestamp(i64::MIN),
+            seed: self.next_seed(),
+            head: self.head(),
+            reply,
+        };
+        self.fork.host.procedures.submit(task);
+    }
+
+    fn create_fork(&mut self, options: ForkOptions) -> Result<ForkInfo, HostError> {
+        self.tables_mut().writer_mut().publish();
+        let durable = options.durability == ForkDurability::Durable;
+        let (info, ticket) = self.fork.store.fork(self.fork.id, options)?;
+        if durable {
+            self.note_durable(ticket);
+        }
+        Ok(info)
+    }
+}
+
+fn requester_of(info: &ClientInfo) -> Requester {
+    Requester { identity: info.identity, jwt_payload: info.jwt_payload.clone() }
+}

@@ -1,0 +1,86 @@
+//! Counters of the host. Plain relaxed atomics: each is a statistic of its own, none orders anything.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A value that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_duration(&self, duration: Duration) {
+        self.add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A value that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    pub(crate) fn add(&self, amount: i64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! metrics {
+    ($($kind:ident $field:ident, $name:literal, $help:literal;)*) => {
+        /// All metrics of the host.
+        #[derive(Debug, Default)]
+        pub struct Metrics {
+            $(#[doc = $help] pub $field: $kind,)*
+        }
+
+        impl Metrics {
+            /// Appends the metrics in the Prometheus text format.
+            pub fn write_prometheus(&self, out: &mut String) {
+                use std::fmt::Write;
+                $(
+                    let kind = if stringify!($kind) == "Counter" { "counter" } else { "gauge" };
+                    // Writing into a string cannot fail.
+                    let _ = writeln!(out, "# HELP {} {}\n# TYPE {} {kind}\n{} {}", $name, $help, $name, $name, self.$field.get());
+                )*
+            }
+        }
+    };
+}
+
+metrics! {
+    Counter calls_ok, "tine_calls_ok_total", "Reducer calls that committed or changed nothing.";
+    Counter calls_failed, "tine_calls_failed_total", "Reducer calls that failed and left no trace.";
+    Counter call_ns, "tine_call_nanoseconds_total", "Time spent running reducers.";
+    Counter procedures, "tine_procedures_total", "Procedures that ran.";
+    Counter procedures_refused, "tine_procedures_refused_total", "Procedures refused because too many waited.";
+    Counter commits, "tine_commits_total", "Commits on all forks.";
+    Counter queries, "tine_queries_total", "One-off and SQL queries.";
+    Counter subscriptions_applied, "tine_subscriptions_applied_total", "Query sets subscribed.";
+    Counter updates_delivered, "tine_updates_delivered_total", "Query-set updates handed to clients.";
+    Counter scheduled_runs, "tine_scheduled_runs_total", "Runs started by schedules.";
+    Counter scheduled_late_ns, "tine_scheduled_late_nanoseconds_total", "Delay of scheduled runs behind their time.";
+    Counter requests_refused, "tine_requests_refused_total", "Requests refused because a queue was full.";
+    Counter instances_loaded, "tine_instances_loaded_total", "Module instances built.";
+    Counter instance_load_ns, "tine_instance_load_nanoseconds_total", "Time spent building module instances.";
+    Counter instances_replaced, "tine_instances_replaced_total", "Instances given up after a trap, a deadline or running out of memory.";
+    Gauge instance_memory_bytes, "tine_instance_memory_bytes", "Memory of the module instance that was built last, after loading.";
+    Gauge clients, "tine_clients", "Connected clients.";
+    Gauge databases, "tine_databases", "Databases.";
+    Gauge forks, "tine_forks", "Forks of all databases, main included.";
+}

@@ -1,0 +1,133 @@
+//! A module that runs on a fork: compiled code, its schema, and where its functions are.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tine_module::{CompiledModule, Limits, ProcedureIndex, ReducerIndex, SourceBundle};
+use tine_tables::DatabaseSchema;
+use tine_types::AlgebraicType;
+use tine_types::ProductType;
+use tine_types::module_def::{LifecycleEvent, ModuleDef, Visibility};
+
+use crate::HostError;
+
+/// One function of a module, ready to be called.
+pub(crate) struct Function<Index> {
+    pub index: Index,
+    pub name: Arc<str>,
+    /// Without references.
+    pub parameters: ProductType,
+    /// Without references; unit for reducers.
+    pub return_type: AlgebraicType,
+    /// Whether clients may call it: not for lifecycle, scheduled and private functions.
+    pub callable: bool,
+}
+
+/// A compiled module together with the schema of the version it runs on. Immutable; replaced whole by a publish.
+pub struct ActiveModule {
+    pub(crate) compiled: Arc<CompiledModule>,
+    pub(crate) schema: Arc<DatabaseSchema>,
+    pub(crate) reducers: HashMap<Box<str>, Arc<Function<ReducerIndex>>>,
+    pub(crate) procedures: HashMap<Box<str>, Arc<Function<ProcedureIndex>>>,
+    pub(crate) init: Option<Arc<Function<ReducerIndex>>>,
+    pub(crate) connected: Option<Arc<Function<ReducerIndex>>>,
+    pub(crate) disconnected: Option<Arc<Function<ReducerIndex>>>,
+}
+
+impl ActiveModule {
+    pub(crate) fn new(compiled: Arc<CompiledModule>, schema: Arc<DatabaseSchema>) -> Result<Self, HostError> {
+        let def = compiled.def();
+        let hook = |event| def.lifecycle.iter().find(|hook| hook.event == event).map(|hook| &*hook.function_name);
+        let scheduled = |name: &str| def.schedules.iter().any(|schedule| &*schedule.function_name == name);
+        let is_hook = |name: &str| def.lifecycle.iter().any(|hook| &*hook.function_name == name);
+        let mut reducers = HashMap::new();
+        for (position, reducer) in def.reducers.iter().enumerate() {
+            let name: Arc<str> = reducer.source_name.as_ref().into();
+            let function = Arc::new(Function {
+                index: ReducerIndex::new(position as u32),
+                name: name.clone(),
+                parameters: inline_product(def, &reducer.params)?,
+                return_type: AlgebraicType::unit(),
+                callable: reducer.visibility == Visibility::ClientCallable && !scheduled(&name) && !is_hook(&name),
+            });
+            reducers.insert(tine_types::module_def::canonical_function_name(def, &name).into(), function.clone());
+            reducers.insert(Box::from(&*name), function);
+        }
+        let mut procedures = HashMap::new();
+        for (position, procedure) in def.procedures.iter().enumerate() {
+            let name: Arc<str> = procedure.source_name.as_ref().into();
+            let function = Arc::new(Function {
+                index: ProcedureIndex::new(position as u32),
+                name: name.clone(),
+                parameters: inline_product(def, &procedure.params)?,
+                return_type: inline(def, &procedure.return_type)?,
+                callable: procedure.visibility == Visibility::ClientCallable && !scheduled(&name),
+            });
+            procedures.insert(tine_types::module_def::canonical_function_name(def, &name).into(), function.clone());
+            procedures.insert(Box::from(&*name), function);
+        }
+        let lifecycle = |event| hook(event).and_then(|name| reducers.get(name).cloned());
+        let (init, connected, disconnected) = (
+            lifecycle(LifecycleEvent::Init),
+            lifecycle(LifecycleEvent::OnConnect),
+            lifecycle(LifecycleEvent::OnDisconnect),
+        );
+        Ok(ActiveModule { init, connected, disconnected, reducers, procedures, schema, compiled })
+    }
+
+    /// The module's definition.
+    pub fn def(&self) -> &ModuleDef {
+        self.compiled.def()
+    }
+
+    /// The tables of the version the module runs on.
+    pub fn schema(&self) -> &Arc<DatabaseSchema> {
+        &self.schema
+    }
+
+    /// blake3 of the program.
+    pub fn hash(&self) -> &[u8; 32] {
+        self.compiled.hash()
+    }
+
+    /// What call records keep of the hash.
+    pub(crate) fn short_hash(&self) -> u64 {
+        let (first, _) = self.hash().split_first_chunk().expect("a hash has 32 bytes");
+        u64::from_le_bytes(*first)
+    }
+}
+
+fn inline(def: &ModuleDef, ty: &AlgebraicType) -> Result<AlgebraicType, HostError> {
+    def.typespace.inline(ty).map_err(|error| HostError::BadProgram(error.to_string()))
+}
+
+fn inline_product(def: &ModuleDef, params: &ProductType) -> Result<ProductType, HostError> {
+    match inline(def, &AlgebraicType::Product(params.clone()))? {
+        AlgebraicType::Product(product) => Ok(product),
+        _ => Err(HostError::BadProgram("parameters that are no product".to_owned())),
+    }
+}
+
+/// Compiled modules by hash, shared by all forks that run the same code and dropped with the last of them.
+#[derive(Default)]
+pub(crate) struct ModuleCache {
+    modules: Mutex<HashMap<[u8; 32], Weak<CompiledModule>>>,
+}
+
+impl ModuleCache {
+    /// The compiled form of `program`, the bytes of a [`SourceBundle`].
+    pub fn compile(&self, program: &[u8], limits: &Limits) -> Result<Arc<CompiledModule>, HostError> {
+        let bundle = SourceBundle::decode(program).map_err(|error| HostError::BadProgram(error.to_string()))?;
+        let hash = bundle.hash();
+        if let Some(module) = self.modules.lock().get(&hash).and_then(Weak::upgrade) {
+            return Ok(module);
+        }
+        // Two publishers of the same new program may both compile it; the second result replaces the first, and both are right.
+        let module = tine_module::compile(&bundle, limits)?;
+        let mut modules = self.modules.lock();
+        modules.retain(|_, module| module.strong_count() > 0);
+        modules.insert(hash, Arc::downgrade(&module));
+        Ok(module)
+    }
+}

@@ -1,0 +1,67 @@
+//! Settings of the host and their defaults.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tine_base::cpu;
+use tine_lanes::LaneOptions;
+use tine_module::Limits;
+use tine_query::QueryLimits;
+
+/// Requests of one connection that may be received and not yet handled; the peer's number.
+pub(crate) const CLIENT_REQUESTS_MAX: usize = 16_384;
+
+/// Bytes of such requests: two messages of the largest size.
+pub(crate) const CLIENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Requests waiting in one lane, over all connections: sixty-four connections at their own bound.
+const LANE_JOBS_MAX: usize = 64 * CLIENT_REQUESTS_MAX;
+
+/// Work up to this long runs on the thread that received it: less than what two thread hand-offs cost when the cores are busy.
+const INLINE_MAX: Duration = Duration::from_micros(300);
+
+/// Settings of a [`crate::Host`].
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    /// The data directory.
+    pub directory: PathBuf,
+    /// Whether anybody with a token may create databases, or only the admin.
+    pub open_publish: bool,
+    /// Whether calls that failed, and sessions, are logged.
+    pub call_log: bool,
+    /// How long a reducer may run.
+    pub reducer_deadline: Duration,
+    /// How long a procedure may run, its waiting for transactions included.
+    pub procedure_deadline: Duration,
+    /// Bounds of a module instance.
+    pub instance_limits: Limits,
+    /// Bounds of a query.
+    pub query_limits: QueryLimits,
+    /// Threads that run lanes whose work is not short.
+    pub lane_threads: usize,
+    /// Threads that run procedures.
+    pub procedure_threads: usize,
+}
+
+impl HostOptions {
+    /// The defaults for a data directory: threads from the CPU budget, a reducer deadline of 2 s, a procedure deadline of 60 s.
+    pub fn new(directory: PathBuf) -> Self {
+        let cores = cpu::budget().cores.get();
+        HostOptions {
+            directory,
+            open_publish: false,
+            call_log: true,
+            reducer_deadline: Duration::from_secs(2),
+            procedure_deadline: Duration::from_secs(60),
+            instance_limits: Limits::default(),
+            query_limits: QueryLimits::default(),
+            lane_threads: cores,
+            // A procedure mostly waits; two at least, so that one that loops does not stop all others.
+            procedure_threads: (2 * cores).max(2),
+        }
+    }
+
+    pub(crate) fn lane_options(&self) -> LaneOptions {
+        LaneOptions { queue_jobs_max: LANE_JOBS_MAX, inline_max: INLINE_MAX }
+    }
+}

@@ -1,0 +1,296 @@
+//! Procedures: on threads of their own, so that one that waits or works for long holds back nothing but itself.
+//!
+//! A transaction inside a procedure takes the fork's lane for itself ([`tine_lanes::Lease`]): it stands in the lane's order like any
+//! write, and other forks and this connection's other requests go on meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tine_base::Env;
+use tine_lanes::Lease;
+use tine_module::{CallContext, CallError, CallHost, LogEntry, ProcedureIndex, SyscallError};
+use tine_tables::TableWriter;
+use tine_types::protocol::{ProcedureStatus, ServerMessage};
+use tine_types::{ConnectionId, TimeDuration, Timestamp};
+
+use crate::client::{CallReturn, ClientSink, Delivery, Reply, ReplyTo, Requester};
+use crate::fork::Fork;
+use crate::metrics::Metrics;
+use crate::module::{ActiveModule, Function};
+use crate::record::{CallKind, CallParts};
+use crate::worker::{ForkWorker, Head};
+use crate::{CallFailure, HostError};
+
+/// Procedures that may wait for a thread, over all databases; one more is refused at once.
+const QUEUE_MAX: usize = 4_096;
+
+/// Where a procedure's result goes.
+pub(crate) enum ProcedureReply {
+    Client {
+        sink: Arc<dyn ClientSink>,
+        request_id: u32,
+    },
+    Requester(ReplyTo<CallReturn>),
+    /// A scheduled run: failures are in the module's log.
+    Nobody,
+}
+
+impl ProcedureReply {
+    pub fn send(self, result: Result<CallReturn, CallFailure>, timestamp_micros: i64, duration: Duration, head: Head) {
+        match self {
+            ProcedureReply::Client { sink, request_id } => {
+                let status = match result {
+                    Ok(CallReturn::Procedure { value, .. }) => ProcedureStatus::Returned(value),
+                    Ok(CallReturn::Reducer) => ProcedureStatus::Returned(Bytes::new()),
+                    Err(failure) => ProcedureStatus::InternalError(failure.to_string()),
+                };
+                let message = ServerMessage::ProcedureResult {
+                    status,
+                    timestamp: Timestamp::from_micros(timestamp_micros),
+                    duration: TimeDuration::from_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)),
+                    request_id,
+                };
+                sink.deliver(&mut vec![Delivery { message, durable: Some(head.durable) }]);
+            }
+            ProcedureReply::Requester(reply) => {
+                reply(Reply { result, lsn: head.lsn, durable: head.durable, duration });
+            }
+            ProcedureReply::Nobody => {}
+        }
+    }
+}
+
+/// A procedure call that was accepted.
+pub(crate) struct ProcedureTask {
+    pub fork: Arc<Fork>,
+    pub module: Arc<ActiveModule>,
+    pub function: Arc<Function<ProcedureIndex>>,
+    pub requester: Requester,
+    pub connection: Option<ConnectionId>,
+    pub session: u64,
+    pub arguments: Bytes,
+    pub timestamp_micros: i64,
+    pub seed: u64,
+    /// The fork's head when the call was accepted; its result depends on at least this.
+    pub head: Head,
+    pub reply: ProcedureReply,
+}
+
+struct PoolState {
+    queue: VecDeque<ProcedureTask>,
+    stopping: bool,
+}
+
+/// The threads that run procedures of all databases.
+pub(crate) struct ProcedurePool {
+    state: Arc<(Mutex<PoolState>, Condvar)>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    metrics: Arc<Metrics>,
+}
+
+impl ProcedurePool {
+    pub fn start(env: &Arc<dyn Env>, threads: usize, metrics: Arc<Metrics>) -> Result<Self, HostError> {
+        let state = Arc::new((Mutex::new(PoolState { queue: VecDeque::new(), stopping: false }), Condvar::new()));
+        let pool = ProcedurePool { state, threads: Mutex::new(Vec::new()), metrics };
+        for number in 0..threads {
+            let state = pool.state.clone();
+            let thread = env
+                .spawn(&format!("tine-procedure-{number}"), Box::new(move || serve(&state)))
+                .map_err(|source| HostError::Io { action: "starting a procedure thread".to_owned(), source })?;
+            pool.threads.lock().push(thread);
+        }
+        Ok(pool)
+    }
+
+    /// Queues a call; when too many wait or the pool stops, it is answered with an error.
+    pub fn submit(&self, task: ProcedureTask) {
+        let (state, work) = &*self.state;
+        let mut state = state.lock();
+        if state.stopping || state.queue.len() >= QUEUE_MAX {
+            drop(state);
+            self.metrics.procedures_refused.add(1);
+            let failure = CallFailure::from_host(&HostError::Overloaded("procedures"));
+            return task.reply.send(Err(failure), task.timestamp_micros, Duration::ZERO, task.head);
+        }
+        state.queue.push_back(task);
+        drop(state);
+        work.notify_one();
+    }
+
+    /// Answers what still waits with an error and waits for what runs.
+    pub fn stop(&self) {
+        let (state, work) = &*self.state;
+        let waiting = {
+            let mut state = state.lock();
+            state.stopping = true;
+            std::mem::take(&mut state.queue)
+        };
+        work.notify_all();
+        for task in waiting {
+            task.reply.send(Err(CallFailure::closed()), task.timestamp_micros, Duration::ZERO, task.head);
+        }
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            // The last owner of the host may be a procedure's own thread.
+            if thread.thread().id() != std::thread::current().id() {
+                // A panic was already reported by the thread's own hook.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn serve(state: &(Mutex<PoolState>, Condvar)) {
+    let (state, work) = state;
+    loop {
+        let task = {
+            let mut state = state.lock();
+            loop {
+                if let Some(task) = state.queue.pop_front() {
+                    break task;
+                }
+                if state.stopping {
+                    return;
+                }
+                work.wait(&mut state);
+            }
+        };
+        run(task);
+    }
+}
+
+fn run(task: ProcedureTask) {
+    let started = Instant::now();
+    task.fork.host.metrics.procedures.add(1);
+    let mut host = ProcedureHost {
+        task: &task,
+        lease: None,
+        head: task.head,
+        until: started + task.fork.host.options.procedure_deadline,
+    };
+    let outcome = call(&task, &mut host);
+    host.abandon();
+    let head = host.head;
+    let result = outcome.map(|value| CallReturn::Procedure { ty: task.function.return_type.clone(), value });
+    task.fork.log.flush();
+    task.reply.send(result, task.timestamp_micros, started.elapsed(), head);
+}
+
+fn call(task: &ProcedureTask, host: &mut ProcedureHost<'_>) -> Result<Bytes, CallFailure> {
+    let fork = &task.fork;
+    let mut instance = match fork.take_procedure_instance(&task.module) {
+        Some(instance) => instance,
+        None => fork.host.instantiate(&task.module)?,
+    };
+    let context = CallContext {
+        sender: task.requester.identity,
+        connection_id: task.connection,
+        timestamp: Timestamp::from_micros(task.timestamp_micros),
+        seed: task.seed,
+        database_identity: fork.database_identity,
+        deadline: fork.host.options.procedure_deadline,
+        jwt_payload: task.requester.jwt_payload.clone(),
+    };
+    let outcome = instance.call_procedure(task.function.index, &context, &task.arguments, host);
+    if outcome.as_ref().is_err_and(CallError::replaces_instance) || instance.needs_replacement() {
+        fork.host.metrics.instances_replaced.add(1);
+    } else {
+        fork.keep_procedure_instance(&task.module, instance);
+    }
+    outcome.map(Bytes::from).map_err(|error| fork.call_failure(&task.function.name, error))
+}
+
+/// What a procedure's syscalls act on.
+struct ProcedureHost<'a> {
+    task: &'a ProcedureTask,
+    /// Held while a transaction is open.
+    lease: Option<(Lease<ForkWorker>, i64)>,
+    head: Head,
+    until: Instant,
+}
+
+impl ProcedureHost<'_> {
+    /// Rolls back a transaction the procedure left open.
+    fn abandon(&mut self) {
+        if let Some((mut lease, _)) = self.lease.take() {
+            lease.tables_mut().rollback();
+            lease.finish_batch();
+        }
+    }
+
+    fn failed(message: impl Into<String>) -> SyscallError {
+        SyscallError::HostCallFailure(message.into())
+    }
+}
+
+impl Drop for ProcedureHost<'_> {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+impl CallHost for ProcedureHost<'_> {
+    fn tables(&mut self) -> Option<&mut TableWriter> {
+        self.lease.as_mut().map(|(lease, _)| lease.tables_mut())
+    }
+
+    fn log(&mut self, entry: LogEntry) {
+        self.task.fork.log_entry(&self.task.function.name, entry);
+    }
+
+    fn begin_transaction(&mut self) -> Result<Timestamp, SyscallError> {
+        if self.lease.is_some() {
+            return Err(SyscallError::WouldBlockTransaction);
+        }
+        let (granted, lease) = mpsc::sync_channel(1);
+        // When nobody waits any more the lease inside the refused message is dropped, and the lane goes on.
+        self.task.fork.lane().lease(move |lease| drop(granted.send(lease)));
+        let remaining = self.until.saturating_duration_since(Instant::now());
+        let mut lease = match lease.recv_timeout(remaining) {
+            Ok(Some(lease)) => lease,
+            Ok(None) => return Err(Self::failed(HostError::Closed.to_string())),
+            Err(_) => return Err(Self::failed("the deadline passed while the transaction waited for its turn")),
+        };
+        if !Arc::ptr_eq(&lease.module, &self.task.module) {
+            return Err(Self::failed("another version of the module was published while the procedure ran"));
+        }
+        let timestamp_micros = lease.next_timestamp(i64::MIN);
+        self.lease = Some((lease, timestamp_micros));
+        Ok(Timestamp::from_micros(timestamp_micros))
+    }
+
+    fn commit_transaction(&mut self) -> Result<(), SyscallError> {
+        let Some((mut lease, timestamp_micros)) = self.lease.take() else {
+            return Err(SyscallError::TransactionNotAnonymous);
+        };
+        let parts = CallParts {
+            kind: CallKind::Procedure,
+            function: &self.task.function.name,
+            arguments: &self.task.arguments,
+            session: self.task.session,
+            timestamp_micros,
+            seed: self.task.seed,
+            module: self.task.module.short_hash(),
+            failure: None,
+        };
+        let committed = lease.commit_call(&parts);
+        if let Ok(commit) = &committed {
+            lease.announce(commit.as_ref(), None);
+        }
+        self.head = lease.head();
+        lease.finish_batch();
+        committed.map(drop).map_err(|failure| Self::failed(failure.to_string()))
+    }
+
+    fn abort_transaction(&mut self) -> Result<(), SyscallError> {
+        if self.lease.is_none() {
+            return Err(SyscallError::TransactionNotAnonymous);
+        }
+        self.abandon();
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! Call records: what the log keeps of every call besides its row changes.
+//!
+//! Format, version 1 (BSATN): `u8` version, `u8` record tag, then the fields of [`Record`] in order. Sessions and modules are written
+//! once and referenced by number, so that an ordinary call costs its arguments and some thirty bytes.
+
+use bytes::Bytes;
+use tine_types::bsatn::{BsatnWrite, DecodeError, Reader};
+use tine_types::{ConnectionId, Identity};
+
+const FORMAT_VERSION: u8 = 1;
+
+/// What started a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallKind {
+    /// A reducer called by a client or over HTTP.
+    Reducer,
+    /// A lifecycle hook.
+    Lifecycle,
+    /// A reducer started by a schedule.
+    Scheduled,
+    /// One transaction of a procedure.
+    Procedure,
+    /// A module was published.
+    Publish,
+    /// A schedule's own bookkeeping: the removal of a one-shot row.
+    ScheduleDone,
+}
+
+impl CallKind {
+    const ALL: [CallKind; 6] = [
+        CallKind::Reducer,
+        CallKind::Lifecycle,
+        CallKind::Scheduled,
+        CallKind::Procedure,
+        CallKind::Publish,
+        CallKind::ScheduleDone,
+    ];
+}
+
+/// One call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallRecord {
+    /// What started it.
+    pub kind: CallKind,
+    /// Source name of the function, empty where there is none.
+    pub function: Box<str>,
+    /// BSATN product of the arguments.
+    pub arguments: Bytes,
+    /// Number of the session it belongs to; 0 for the database itself.
+    pub session: u64,
+    /// The call's timestamp in microseconds since the Unix epoch.
+    pub timestamp_micros: i64,
+    /// Seed of the call's random numbers.
+    pub seed: u64,
+    /// The first eight bytes of the module's hash, little endian; the whole hash is in a [`Record::Module`].
+    pub module: u64,
+    /// Code of the failure; `None` for a call that succeeded, whose LSN, if it has one, is that of the log record around it.
+    pub failure: Option<Box<str>>,
+}
+
+/// Everything the host writes into the call field of a log record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A call.
+    Call(CallRecord),
+    /// A session, written before its first call.
+    Session {
+        /// Its number, random and unique in the log.
+        number: u64,
+        /// Who.
+        caller: Identity,
+        /// All-zero when the session is no connection.
+        connection: ConnectionId,
+        /// JSON text of the token's payload, empty if none.
+        jwt_payload: Box<str>,
+    },
+    /// A module that runs from here on.
+    Module {
+        /// blake3 of the program.
+        hash: [u8; 32],
+    },
+}
+
+/// The parts of a call record, borrowed, so that the hot path copies nothing before encoding.
+pub(crate) struct CallParts<'a> {
+    pub kind: CallKind,
+    pub function: &'a str,
+    pub arguments: &'a [u8],
+    pub session: u64,
+    pub timestamp_micros: i64,
+    pub seed: u64,
+    pub module: u64,
+    pub failure: Option<&'a str>,
+}
+
+impl CallParts<'_> {
+    /// Replaces the content of `out` with the encoded record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.clear();
+        out.put_u8(FORMAT_VERSION);
+        out.put_u8(0);
+        out.put_u8(self.kind as u8);
+        out.put_str(self.function);
+        out.put_bytes(self.arguments);
+        out.put_u64(self.session);
+        out.put_i64(self.timestamp_micros);
+        out.put_u64(self.seed);
+        out.put_u64(self.module);
+        match self.failure {
+            Some(code) => {
+                out.put_u8(0);
+                out.put_str(code);
+            }
+            None => out.put_u8(1),
+        }
+    }
+}
+
+impl Record {
+    /// Encodes the record in the current format version.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Record::Call(call) => CallParts {
+                kind: call.kind,
+                function: &call.function,
+                arguments: &call.arguments,
+                session: call.session,
+                timestamp_micros: call.timestamp_micros,
+                seed: call.seed,
+                module: call.module,
+                failure: call.failure.as_deref(),
+            }
+            .encode(&mut out),
+            Record::Session { number, caller, connection, jwt_payload } => {
+                out.put_u8(FORMAT_VERSION);
+                out.put_u8(1);
+                out.put_u64(*number);
+                out.extend_from_slice(caller.as_bytes());
+                out.put_u128(connection.get());
+                out.put_str(jwt_payload);
+            }
+            Record::Module { hash } => {
+                out.put_u8(FORMAT_VERSION);
+                out.put_u8(2);
+                out.extend_from_slice(hash);
+            }
+        }
+        out
+    }
+
+    /// Decodes a record.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are no record of a known version.
+    pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let version = reader.u8()?;
+        if version != FORMAT_VERSION {
+            return Err(reader.invalid_tag("call record version", version));
+        }
+        let record = match reader.u8()? {
+            0 => Record::Call(Self::decode_call(&mut reader)?),
+            1 => Record::Session {
+                number: reader.u64()?,
+                caller: Identity::from_bytes(reader.array()?),
+                connection: ConnectionId::new(reader.u128()?),
+                jwt_payload: reader.str()?.into(),
+            },
+            2 => Record::Module { hash: reader.array()? },
+            tag => return Err(reader.invalid_tag("call record", tag)),
+        };
+        reader.finish()?;
+        Ok(record)
+    }
+
+    fn decode_call(reader: &mut Reader<'_>) -> Result<CallRecord, DecodeError> {
+        let kind = reader.u8()?;
+        let Some(&kind) = CallKind::ALL.get(usize::from(kind)) else {
+            return Err(reader.invalid_tag("call kind", kind));
+        };
+        Ok(CallRecord {
+            kind,
+            function: reader.str()?.into(),
+            arguments: Bytes::copy_from_slice(reader.bytes()?),
+            session: reader.u64()?,
+            timestamp_micros: reader.i64()?,
+            seed: reader.u64()?,
+            module: reader.u64()?,
+            failure: match reader.u8()? {
+                0 => Some(reader.str()?.into()),
+                1 => None,
+                tag => return Err(reader.invalid_tag("call failure", tag)),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_round_trip_and_truncated_ones_are_refused() {
+        let call = |failure: Option<&str>| {
+            Record::Call(CallRecord {
+                kind: CallKind::Scheduled,
+                function: "tick".into(),
+                arguments: Bytes::from_static(&[1, 2, 3]),
+                session: 7,
+                timestamp_micros: -5,
+                seed: u64::MAX,
+                module: 9,
+                failure: failure.map(Into::into),
+            })
+        };
+        let session = Record::Session {
+            number: 3,
+            caller: Identity::from_claims("issuer", "subject"),
+            connection: ConnectionId::new(77),
+            jwt_payload: "{\"sub\":\"x\"}".into(),
+        };
+        for record in [call(None), call(Some("TN0501")), session, Record::Module { hash: [3; 32] }] {
+            let bytes = record.encode();
+            assert_eq!(Record::decode(&bytes).expect("decodes"), record);
+            for length in 0..bytes.len() {
+                assert!(Record::decode(&bytes[..length]).is_err(), "{length} bytes of {record:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn kinds_keep_their_numbers() {
+        for (number, kind) in CallKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, number);
+        }
+    }
+}
