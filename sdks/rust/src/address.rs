@@ -117,7 +117,18 @@ mod tests {
 
     #[test]
     fn refused_addresses() {
-        for url in ["https://x", "ftp://x", "http://", "http://x:0", "http://x:70000", "http://x:y", "http://a@b", "x?y", "http://x/?q", "http://:80"] {
+        for url in [
+            "https://x",
+            "ftp://x",
+            "http://",
+            "http://x:0",
+            "http://x:70000",
+            "http://x:y",
+            "http://a@b",
+            "x?y",
+            "http://x/?q",
+            "http://:80",
+        ] {
             let error = ServerAddress::parse(url).expect_err(url);
             assert_eq!(error.code(), "TN0801", "{url}");
         }

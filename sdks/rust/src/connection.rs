@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tine_types::{
     ConnectionId, Identity, Timestamp,
-    protocol::{
-        ClientMessage, ProcedureStatus, QueryRows, ReducerOutcome, ServerMessage, TransactionUpdate,
-    },
+    protocol::{ClientMessage, ProcedureStatus, QueryRows, ReducerOutcome, ServerMessage, TransactionUpdate},
 };
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
@@ -130,7 +128,8 @@ impl Connection {
     async fn establish(options: ConnectOptions) -> Result<Connection, ClientError> {
         let address = ServerAddress::parse(&options.url)?;
         let request = handshake_request(&address, &options)?;
-        let connect_error = |source: std::io::Error| ClientError::Connect { url: options.url.clone(), source: source.into() };
+        let connect_error =
+            |source: std::io::Error| ClientError::Connect { url: options.url.clone(), source: source.into() };
         let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(connect_error)?;
         stream.set_nodelay(true).map_err(connect_error)?;
         let config = WebSocketConfig::default()
@@ -138,8 +137,9 @@ impl Connection {
             .write_buffer_size(0)
             .max_message_size(Some(SERVER_MESSAGE_BYTES_MAX))
             .max_frame_size(Some(SERVER_MESSAGE_BYTES_MAX));
-        let (socket, response) =
-            client_async_with_config(request, stream, Some(config)).await.map_err(|e| handshake_error(&options.url, e))?;
+        let (socket, response) = client_async_with_config(request, stream, Some(config))
+            .await
+            .map_err(|e| handshake_error(&options.url, e))?;
         check_subprotocol(&response)?;
         Connection::greet(socket, &options).await
     }
@@ -253,7 +253,10 @@ impl Connection {
         let request_id = self.next_request_id();
         let message = ClientMessage::CallReducer { request_id, reducer: reducer.into(), args };
         let reply = self
-            .request(message, |reply| matches!(reply, ServerMessage::ReducerResult { request_id: id, .. } if *id == request_id))
+            .request(
+                message,
+                |reply| matches!(reply, ServerMessage::ReducerResult { request_id: id, .. } if *id == request_id),
+            )
             .await?;
         let ServerMessage::ReducerResult { timestamp, outcome, .. } = reply else {
             unreachable!("the filter lets only reducer results through");
@@ -261,9 +264,11 @@ impl Connection {
         let failed = |failure, message| Err(ClientError::Call { function: reducer.to_owned(), failure, message });
         match outcome {
             ReducerOutcome::Ok { return_value, update } => Ok(ReducerReply { timestamp, return_value, update }),
-            ReducerOutcome::OkEmpty => {
-                Ok(ReducerReply { timestamp, return_value: Bytes::new(), update: TransactionUpdate { query_sets: Vec::new() } })
-            }
+            ReducerOutcome::OkEmpty => Ok(ReducerReply {
+                timestamp,
+                return_value: Bytes::new(),
+                update: TransactionUpdate { query_sets: Vec::new() },
+            }),
             ReducerOutcome::Err(error) => failed(CallFailure::Sender, error_text(&error)),
             ReducerOutcome::InternalError(message) => failed(CallFailure::Internal, message),
         }
@@ -277,7 +282,10 @@ impl Connection {
         let request_id = self.next_request_id();
         let message = ClientMessage::CallProcedure { request_id, procedure: procedure.into(), args };
         let reply = self
-            .request(message, |reply| matches!(reply, ServerMessage::ProcedureResult { request_id: id, .. } if *id == request_id))
+            .request(
+                message,
+                |reply| matches!(reply, ServerMessage::ProcedureResult { request_id: id, .. } if *id == request_id),
+            )
             .await?;
         match reply {
             ServerMessage::ProcedureResult { status: ProcedureStatus::Returned(value), .. } => Ok(value),
@@ -339,7 +347,10 @@ impl Connection {
         let request_id = self.next_request_id();
         let message = ClientMessage::OneOffQuery { request_id, query: query.into() };
         let reply = self
-            .request(message, |reply| matches!(reply, ServerMessage::OneOffQueryResult { request_id: id, .. } if *id == request_id))
+            .request(
+                message,
+                |reply| matches!(reply, ServerMessage::OneOffQueryResult { request_id: id, .. } if *id == request_id),
+            )
             .await?;
         match reply {
             ServerMessage::OneOffQueryResult { result, .. } => result.map_err(|message| ClientError::Query { message }),
@@ -395,7 +406,8 @@ fn handshake_request(address: &ServerAddress, options: &ConnectOptions) -> Resul
         address.websocket(&path).into_client_request().map_err(|_| bad("it does not form a WebSocket address"))?;
     request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     if let Some(token) = &options.token {
-        let value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| bad("the token has characters that no token has"))?;
+        let value = HeaderValue::try_from(format!("Bearer {token}"))
+            .map_err(|_| bad("the token has characters that no token has"))?;
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
     Ok(request)
@@ -431,7 +443,8 @@ mod tests {
 
     #[test]
     fn reducer_errors_read_as_text() {
-        let table: [(&[u8], &str); 4] = [(b"\x02\0\0\0no", "no"), (b"plain", "plain"), (b"\x09\0\0\0no", "\u{9}\0\0\0no"), (b"", "")];
+        let table: [(&[u8], &str); 4] =
+            [(b"\x02\0\0\0no", "no"), (b"plain", "plain"), (b"\x09\0\0\0no", "\u{9}\0\0\0no"), (b"", "")];
         for (bytes, expected) in table {
             assert_eq!(error_text(bytes), expected);
         }

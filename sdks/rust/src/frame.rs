@@ -109,7 +109,11 @@ mod tests {
     fn a_message_over_the_limit_leaves_the_frame_as_it_was() {
         let mut frame = Frame::default();
         frame.push(&call(1, b"abc")).expect("fits");
-        let huge = ClientMessage::CallReducer { request_id: 2, reducer: "add".into(), args: vec![0; MESSAGE_BYTES_MAX].into() };
+        let huge = ClientMessage::CallReducer {
+            request_id: 2,
+            reducer: "add".into(),
+            args: vec![0; MESSAGE_BYTES_MAX].into(),
+        };
         assert_eq!(frame.push(&huge).expect_err("too large").code(), "TN0808");
         assert_eq!(frame.len(), 1);
         let mut position = 0;

@@ -40,7 +40,7 @@ pub struct Table {
     pub is_event: bool,
     /// The function that its rows schedule.
     pub schedules: Option<String>,
-    /// The row type: the columns' types in one product.
+    /// The row type: the columns' types in one product, under the columns' names.
     pub row_type: AlgebraicType,
 }
 
@@ -137,7 +137,8 @@ impl<'a> Reader<'a> {
 
     /// The canonical name of a table or function.
     fn canonical(&self, kind: &str, source_name: &str) -> String {
-        let entries = self.section("ExplicitNames").and_then(|section| section.get("entries")).and_then(Value::as_array);
+        let entries =
+            self.section("ExplicitNames").and_then(|section| section.get("entries")).and_then(Value::as_array);
         let explicit = entries.into_iter().flatten().filter_map(|entry| entry.get(kind)).find_map(|entry| {
             let matches = entry.get("source_name").and_then(Value::as_str) == Some(source_name);
             matches.then(|| entry.get("canonical_name").and_then(Value::as_str)).flatten()
@@ -161,27 +162,32 @@ impl<'a> Reader<'a> {
             Some(name) => self.convert(name),
             None => position.to_string(),
         };
-        product.elements.iter().enumerate().map(|(i, element)| Column { name: name((i, element)), ty: element.ty.clone() }).collect()
+        product
+            .elements
+            .iter()
+            .enumerate()
+            .map(|(i, element)| Column { name: name((i, element)), ty: element.ty.clone() })
+            .collect()
     }
 
     fn table(&self, table: &Value) -> Result<Table, SchemaError> {
         let source_name = text(table, "source_name")?;
         let row = table.get("product_type_ref").and_then(Value::as_u64).and_then(|index| u32::try_from(index).ok());
         let row = row.ok_or_else(|| wrong(format!("table `{source_name}` has no row type")))?;
-        let row_type = self.resolve(&AlgebraicType::Ref(TypeRef(row)))?;
-        let AlgebraicType::Product(product) = &row_type else {
+        let AlgebraicType::Product(product) = self.resolve(&AlgebraicType::Ref(TypeRef(row)))? else {
             return Err(wrong(format!("the row type of table `{source_name}` is not a product")));
         };
+        let columns = self.columns(&product);
         let primary_key = table.get("primary_key").and_then(Value::as_array).into_iter().flatten();
         Ok(Table {
             name: self.canonical("Table", source_name),
             source_name: source_name.to_owned(),
-            columns: self.columns(product),
+            row_type: row_type(&columns),
+            columns,
             primary_key: primary_key.filter_map(Value::as_u64).map(|position| position as usize).collect(),
             public: variant_name(table.get("table_access")) == Some("Public"),
             is_event: table.get("is_event").and_then(Value::as_bool).unwrap_or(false),
             schedules: None,
-            row_type,
         })
     }
 
@@ -230,6 +236,15 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
+
+/// A field of a product or a variant of a sum.
+type Element = (Option<Box<str>>, AlgebraicType);
+
+/// The columns' types in one product, under the columns' canonical names.
+fn row_type(columns: &[Column]) -> AlgebraicType {
+    let element = |column: &Column| ProductTypeElement::named(&column.name, column.ty.clone());
+    AlgebraicType::Product(ProductType { elements: columns.iter().map(element).collect() })
 }
 
 fn wrong(reason: impl Into<String>) -> SchemaError {
@@ -304,8 +319,9 @@ fn product_from_json(value: &Value, depth: usize) -> Result<ProductType, SchemaE
     Ok(ProductType { elements: elements.into_iter().map(|(name, ty)| ProductTypeElement { name, ty }).collect() })
 }
 
-fn elements(value: &Value, field: &str, depth: usize) -> Result<Vec<(Option<Box<str>>, AlgebraicType)>, SchemaError> {
-    let elements = value.get(field).and_then(Value::as_array).ok_or_else(|| wrong(format!("a type has no `{field}`")))?;
+fn elements(value: &Value, field: &str, depth: usize) -> Result<Vec<Element>, SchemaError> {
+    let elements =
+        value.get(field).and_then(Value::as_array).ok_or_else(|| wrong(format!("a type has no `{field}`")))?;
     let read = |element: &Value| {
         let ty = element.get("algebraic_type").ok_or_else(|| wrong("an element has no type"))?;
         let name = element.get("name").and_then(crate::http::reply::option_string);
@@ -327,7 +343,8 @@ pub fn describe_type(ty: &AlgebraicType) -> String {
         AlgebraicType::Array(element) if **element == AlgebraicType::U8 => "bytes".to_owned(),
         AlgebraicType::Array(element) => format!("array<{}>", describe_type(element)),
         AlgebraicType::Product(product) => {
-            let fields: Vec<String> = product.elements.iter().map(|e| describe_field(e.name.as_deref(), &e.ty)).collect();
+            let fields: Vec<String> =
+                product.elements.iter().map(|e| describe_field(e.name.as_deref(), &e.ty)).collect();
             format!("({})", fields.join(", "))
         }
         AlgebraicType::Sum(sum) => describe_sum(sum),
@@ -402,8 +419,13 @@ mod tests {
         for _ in 0..100 {
             deep = json!({ "Array": deep });
         }
-        for wrong in [json!({}), json!([]), json!({"sections": [{"Tables": [{}]}]}), json!({"sections": [{"Typespace": {"types": [deep]}}]}),
-            json!({"sections": [{"Tables": [{"source_name": "x", "product_type_ref": 7}]}]})] {
+        for wrong in [
+            json!({}),
+            json!([]),
+            json!({"sections": [{"Tables": [{}]}]}),
+            json!({"sections": [{"Typespace": {"types": [deep]}}]}),
+            json!({"sections": [{"Tables": [{"source_name": "x", "product_type_ref": 7}]}]}),
+        ] {
             Schema::from_json(&wrong).expect_err(&wrong.to_string());
         }
     }
@@ -417,8 +439,14 @@ mod tests {
             (json!({"Array": {"String": []}}), "array<string>"),
             (some(json!({"F64": []})), "option<f64>"),
             (json!({"Product": {"elements": [field("__identity__", json!({"U256": []}))]}}), "identity"),
-            (json!({"Product": {"elements": [field("x", json!({"F32": []})), field("y", json!({"F32": []}))]}}), "(x: f32, y: f32)"),
-            (json!({"Sum": {"variants": [field("Red", json!({"Product": {"elements": []}})), field("Mix", json!({"U8": []}))]}}), "Red | Mix: u8"),
+            (
+                json!({"Product": {"elements": [field("x", json!({"F32": []})), field("y", json!({"F32": []}))]}}),
+                "(x: f32, y: f32)",
+            ),
+            (
+                json!({"Sum": {"variants": [field("Red", json!({"Product": {"elements": []}})), field("Mix", json!({"U8": []}))]}}),
+                "Red | Mix: u8",
+            ),
         ];
         for (value, words) in table {
             assert_eq!(describe_type(&type_from_json(&value).expect("reads")), words, "{value}");

@@ -14,10 +14,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::{HeaderMap, Method, Request, Response};
 
+use self::reply::Reply;
 pub use self::reply::{
     Called, ChangedRows, Database, ERROR_CODE_HEADER, Fork, ForkOrigin, IdentityToken, LogRecord, Published, SqlResult,
 };
-use self::reply::Reply;
 use crate::{
     address::{ServerAddress, encode_segment},
     error::ClientError,
@@ -226,7 +226,9 @@ impl HttpClient {
         let route = format!("GET {path}");
         if !response.status().is_success() {
             let refused = self.read(&Method::GET, &path, response)?.success();
-            return Err(refused.err().unwrap_or(ClientError::BadReply { route, reason: "an unexpected status".to_owned() }));
+            return Err(refused
+                .err()
+                .unwrap_or(ClientError::BadReply { route, reason: "an unexpected status".to_owned() }));
         }
         Ok(LogLines { reader: response_reader(response), route })
     }
@@ -358,9 +360,10 @@ impl HttpClient {
             ureq::Error::Timeout(_) => {
                 ClientError::Deadline { waiting_for: "the server's reply", after: self.request_timeout }
             }
-            ureq::Error::Http(_) | ureq::Error::BadUri(_) => {
-                ClientError::BadUrl { url: self.url(), reason: "it, the path or the token has characters that HTTP forbids" }
-            }
+            ureq::Error::Http(_) | ureq::Error::BadUri(_) => ClientError::BadUrl {
+                url: self.url(),
+                reason: "it, the path or the token has characters that HTTP forbids",
+            },
             other => ClientError::Transport(Box::new(other)),
         }
     }

@@ -273,7 +273,11 @@ mod tests {
     fn publish_replies() {
         let table = [
             (r#"{"Success":{"domain":"a","database_identity":"c200","op":"created"}}"#, Some("a"), true),
-            (r#"{"Success":{"domain":{"some":"a"},"database_identity":{"__identity__":"0xc200"},"op":"updated"}}"#, Some("a"), false),
+            (
+                r#"{"Success":{"domain":{"some":"a"},"database_identity":{"__identity__":"0xc200"},"op":"updated"}}"#,
+                Some("a"),
+                false,
+            ),
             (r#"{"Success":{"domain":null,"database_identity":"c200","op":"created"}}"#, None, true),
         ];
         for (body, name, created) in table {
