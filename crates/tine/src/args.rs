@@ -1,0 +1,338 @@
+//! The command line's grammar and its help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::demo::DemoArgs;
+
+const EXIT_HELP: &str = "\
+Exit status:
+  0  done
+  1  the call, statement or module was refused or failed
+  2  the command line, the settings or an argument is wrong
+  3  no connection to the server
+  4  no such database, fork, table, function or file
+  5  not authorised
+  6  conflict: the name is taken, the directory is in use, there are forks
+  7  no answer in time
+  8  the disk or the data directory failed
+  9  the server failed or broke the protocol
+
+Settings come from the flag, else the TINE_* variable shown, else `tine.toml` in this directory or one
+above it (keys: server, data_dir, listen, token), else the default. Databases are named by name or
+identity; `name@fork` names one fork.";
+
+/// A forkable, programmable database: TypeScript modules run next to the data, clients subscribe to
+/// live queries, and the live database forks at once into full databases of their own.
+#[derive(Debug, Parser)]
+#[command(name = "tine", version, after_help = EXIT_HELP, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What every verb understands.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+}
+
+/// Options of every verb.
+#[derive(Debug, Args)]
+pub struct GlobalArgs {
+    /// Print JSON instead of text: one document, or one object per line where output streams
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// Server to talk to [default: the one running on the data directory, else http://127.0.0.1:3000]
+    #[arg(long, global = true, value_name = "URL", env = "TINE_SERVER", help_heading = "Global options")]
+    pub server: Option<String>,
+    /// Data directory of the local server [default: ~/.local/share/tine]
+    #[arg(long, global = true, value_name = "DIR", env = "TINE_DATA_DIR", help_heading = "Global options")]
+    pub data_dir: Option<PathBuf>,
+    /// Identity token to use instead of the saved one
+    #[arg(long, global = true, value_name = "TOKEN", env = "TINE_TOKEN", hide_env_values = true, help_heading = "Global options")]
+    pub token: Option<String>,
+    /// File with the saved tokens [default: ~/.config/tine/credentials.json]
+    #[arg(long, global = true, value_name = "FILE", env = "TINE_CREDENTIALS", help_heading = "Global options")]
+    pub credentials: Option<PathBuf>,
+    /// Settings file to read instead of looking for `tine.toml`
+    #[arg(long, global = true, value_name = "FILE", env = "TINE_CONFIG", help_heading = "Global options")]
+    pub config: Option<PathBuf>,
+    /// Get a new identity from the server and save it in place of the old one
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub new_identity: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a server
+    Serve(ServeArgs),
+    /// Show what Tine does: a live market, forked into several futures, killed and restarted
+    Demo(DemoArgs),
+    /// Create or update a database from a module
+    Publish(PublishArgs),
+    /// Call a reducer or procedure
+    Call(CallArgs),
+    /// Run one SQL statement
+    Sql(SqlArgs),
+    /// Show the rows of queries and every later change of them
+    Subscribe(SubscribeArgs),
+    /// Show a module's log
+    Logs(LogsArgs),
+    /// Show the tables and functions of a database
+    Describe(DescribeArgs),
+    /// List your databases and their forks
+    #[command(after_help = "Examples:\n  tine list\n  tine list --json --server http://127.0.0.1:3000")]
+    List,
+    /// Delete a database, or one fork of it
+    Delete(DeleteArgs),
+    /// Make, list, show, rename and delete forks
+    Fork(ForkArgs),
+    /// Show the version of this program
+    #[command(after_help = "Examples:\n  tine version\n  tine version --json")]
+    Version,
+}
+
+/// `tine serve`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tine serve
+  tine serve --listen 127.0.0.1:0 --data-dir ./data
+  TINE_LISTEN=0.0.0.0:3000 tine serve
+
+The first line of the output names the address, also when port 0 was asked for. SIGINT and SIGTERM
+end the server in order; a second one ends it at once.")]
+pub struct ServeArgs {
+    /// Address and port to listen on; port 0 takes any free one [default: 127.0.0.1:3000]
+    #[arg(long, value_name = "ADDR:PORT", env = "TINE_LISTEN")]
+    pub listen: Option<String>,
+    /// Let every identity publish new databases, not only those that know the local admin token
+    #[arg(long, env = "TINE_OPEN_PUBLISH", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", default_value = "false", hide_default_value = true)]
+    pub open_publish: bool,
+    /// Do not record calls that failed or changed nothing
+    #[arg(long)]
+    pub no_call_log: bool,
+    /// Folder of files to serve at `/` beside the API
+    #[arg(long = "static", value_name = "DIR")]
+    pub static_dir: Option<PathBuf>,
+}
+
+/// `tine publish`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tine publish quickstart
+  tine publish quickstart ./server/src/index.ts
+  tine publish quickstart@exp1 ./server     (that fork only)
+  tine publish quickstart --clear --yes     (delete its data first)")]
+pub struct PublishArgs {
+    /// Name of the database, or `name@fork`
+    pub database: String,
+    /// A .ts or .js file, or a folder with src/index.ts or index.ts in it
+    #[arg(default_value = ".")]
+    pub path: PathBuf,
+    /// Delete all data of the database first
+    #[arg(long)]
+    pub clear: bool,
+    /// Do not ask before deleting data
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// `tine call`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tine call quickstart add Ada 36
+  tine call quickstart add --args '{\"name\": \"Ada\", \"age\": 36}'
+  tine call quickstart move '{\"x\": 1.5, \"y\": 2}' '[1, 2]'
+  echo '[\"Ada\", 36]' | tine call quickstart add --args -
+
+Each argument is JSON; one that is not JSON is taken as a string. A string of digits needs quotes:
+'\"36\"'. Negative numbers come after `--`.")]
+pub struct CallArgs {
+    /// Name or identity of the database, or `name@fork`
+    pub database: String,
+    /// Reducer or procedure
+    pub function: String,
+    /// Arguments in order, each as JSON
+    #[arg(value_name = "ARGUMENT", conflicts_with = "args")]
+    pub arguments: Vec<String>,
+    /// All arguments at once: a JSON array, an object by parameter name, or `-` to read it from standard input
+    #[arg(long, value_name = "JSON")]
+    pub args: Option<String>,
+}
+
+/// `tine sql`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tine sql quickstart 'SELECT * FROM person'
+  tine sql quickstart@exp1 'SELECT COUNT(*) AS n FROM person' --json")]
+pub struct SqlArgs {
+    /// Name or identity of the database, or `name@fork`
+    pub database: String,
+    /// The statement
+    pub statement: String,
+}
+
+/// `tine subscribe`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tine subscribe quickstart 'SELECT * FROM person WHERE age > 30'
+  tine subscribe quickstart --json | jq .row
+  tine subscribe quickstart --changes 10 --timeout-s 60
+
+Marks: = a row at the start, + inserted, - deleted, ~ updated, ! an event. With --json every line is
+{\"op\": \"initial|insert|delete|update|event\", \"table\", \"row\", \"old\"?}, and one {\"op\": \"applied\", \"rows\"} after the
+initial rows. Ctrl-C ends it with status 0.")]
+pub struct SubscribeArgs {
+    /// Name or identity of the database, or `name@fork`
+    pub database: String,
+    /// Queries; without one, every public table
+    pub queries: Vec<String>,
+    /// End after this many changed rows
+    #[arg(long, value_name = "N")]
+    pub changes: Option<u64>,
+    /// End after this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout_s: Option<u64>,
+    /// Show changes as soon as they are committed, before they are on disk
+    #[arg(long)]
+    pub unconfirmed: bool,
+}
+
+/// `tine logs`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tine logs quickstart
+  tine logs quickstart -n 20 --follow
+  tine logs quickstart --json")]
+pub struct LogsArgs {
+    /// Name or identity of the database, or `name@fork`
+    pub database: String,
+    /// How many of the last lines
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 200)]
+    pub lines: u32,
+    /// Go on with every new line
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+/// `tine describe`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tine describe quickstart
+  tine describe quickstart person
+  tine describe quickstart --json     (the whole module definition, as SATS-JSON)")]
+pub struct DescribeArgs {
+    /// Name or identity of the database, or `name@fork`
+    pub database: String,
+    /// Only this table, reducer or procedure
+    pub name: Option<String>,
+}
+
+/// `tine delete`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tine delete quickstart
+  tine delete quickstart --forks --yes
+  tine delete quickstart@exp1 --yes")]
+pub struct DeleteArgs {
+    /// Name or identity of the database, or `name@fork` to delete that fork only
+    pub database: String,
+    /// Also when the database has forks besides `main`
+    #[arg(long)]
+    pub forks: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// `tine fork`
+#[derive(Debug, Args)]
+pub struct ForkArgs {
+    /// What to do with forks.
+    #[command(subcommand)]
+    pub command: ForkCommand,
+}
+
+/// Verbs of `tine fork`.
+#[derive(Debug, Subcommand)]
+pub enum ForkCommand {
+    /// Fork a database, or a fork, as it is now
+    #[command(after_help = "\
+Examples:
+  tine fork create quickstart exp1
+  tine fork create quickstart@exp1 exp2 --ephemeral")]
+    Create {
+        /// Name or identity of the database, or `name@fork`
+        database: String,
+        /// Name of the new fork
+        name: String,
+        /// Keep it in memory only: gone when the server ends
+        #[arg(long)]
+        ephemeral: bool,
+    },
+    /// List the forks of a database
+    #[command(after_help = "Examples:\n  tine fork list quickstart\n  tine fork list quickstart --json")]
+    List {
+        /// Name or identity of the database
+        database: String,
+    },
+    /// Show one fork
+    #[command(after_help = "Examples:\n  tine fork show quickstart@exp1\n  tine fork show quickstart     (its main)")]
+    Show {
+        /// The fork, as `name@fork`
+        fork: String,
+    },
+    /// Give a fork another name; connections to it stay
+    #[command(after_help = "Examples:\n  tine fork rename quickstart@exp1 winner")]
+    Rename {
+        /// The fork, as `name@fork`
+        fork: String,
+        /// The new name
+        name: String,
+    },
+    /// Delete a fork; forks made from it stay
+    #[command(after_help = "Examples:\n  tine fork delete quickstart@exp1 --yes")]
+    Delete {
+        /// The fork, as `name@fork`
+        fork: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_examples() {
+        fn check(command: &clap::Command) {
+            for verb in command.get_subcommands() {
+                if verb.has_subcommands() {
+                    check(verb);
+                } else if verb.get_name() != "help" {
+                    let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+                    assert!(help.contains("Examples:"), "`{}` has no examples", verb.get_name());
+                }
+            }
+        }
+        check(&Cli::command());
+    }
+}

@@ -1,0 +1,56 @@
+//! The verbs, one file each.
+
+pub mod call;
+pub mod delete;
+pub mod describe;
+pub mod fork;
+pub mod list;
+pub mod logs;
+pub mod publish;
+pub mod serve;
+pub mod sql;
+pub mod subscribe;
+pub mod version;
+
+use tine_client::http::HttpClient;
+
+use crate::{args::GlobalArgs, credentials, failure::Failure, output::Output, settings::Settings};
+
+/// What the verbs that talk to a server share.
+pub struct Context<'a> {
+    /// Where results go.
+    pub output: &'a Output,
+    /// The server, with the caller's tokens.
+    pub http: HttpClient,
+    /// The server's address.
+    pub url: String,
+    /// The caller's identity token.
+    pub token: String,
+}
+
+impl<'a> Context<'a> {
+    /// Settles the server and who the caller is. The first use of a server makes an identity there.
+    ///
+    /// # Errors
+    /// Wrong settings, and the server's errors when an identity has to be made.
+    pub fn new(args: &GlobalArgs, output: &'a Output) -> Result<Context<'a>, Failure> {
+        let settings = Settings::load(args)?;
+        let http = HttpClient::new(&settings.server())?;
+        let token = credentials::token(&settings, &http, args.new_identity)?;
+        let admin = credentials::admin_token(&settings, &http);
+        let http = http.with_token(token.as_str());
+        let http = match admin {
+            Some(admin) => http.with_admin_token(admin),
+            None => http,
+        };
+        Ok(Context { output, url: http.url(), http, token })
+    }
+}
+
+/// Splits `name@fork`.
+pub fn split_fork(address: &str) -> (&str, Option<&str>) {
+    match address.split_once('@') {
+        Some((database, fork)) => (database, Some(fork)),
+        None => (address, None),
+    }
+}

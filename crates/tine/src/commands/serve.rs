@@ -1,0 +1,179 @@
+//! `tine serve`
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tine_base::SystemEnv;
+use tine_server::{Server, ServerOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    args::{GlobalArgs, ServeArgs},
+    failure::Failure,
+    output::Output,
+    settings::{Settings, create_private_directory},
+};
+
+/// How long an orderly end may take: open transactions finish, the log is synced.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Recovery shows its progress this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+/// Exit status of a server that a second signal ended at once: 128 + SIGINT.
+const KILLED_STATUS: i32 = 130;
+
+/// Runs a server until it is told to end.
+///
+/// # Errors
+/// A wrong address, a data directory that is in use or damaged, an address that is taken.
+pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(), Failure> {
+    start_tracing();
+    raise_file_limit();
+    let settings = Settings::load(global)?;
+    let listen = resolve_listen(&settings.listen(args.listen.as_deref()))?;
+    create_private_directory(&settings.data_dir)
+        .map_err(|source| Failure::File { path: settings.data_dir.clone(), source })?;
+    let mut options = ServerOptions::new(listen, settings.data_dir.clone());
+    options.open_publish = args.open_publish;
+    options.call_log = !args.no_call_log;
+    options.static_dir = args.static_dir.clone();
+    let cores = tine_base::cpu::budget().cores.get();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores).enable_all().build()?;
+    runtime.block_on(serve(options, &settings, output))
+}
+
+async fn serve(options: ServerOptions, settings: &Settings, output: &Output) -> Result<(), Failure> {
+    // Handlers come first, so that a signal during a long recovery is not the default action, which
+    // would skip the orderly release of the directory.
+    let mut signals = Signals::new()?;
+    let started = Instant::now();
+    let starting = Server::start(options, Arc::new(SystemEnv::new()), RecoveryDisplay::new());
+    let server = tokio::select! {
+        server = starting => server.map_err(|source| Failure::Serve { source })?,
+        () = signals.next() => return Ok(()),
+    };
+    let url = format!("http://{}", reachable(server.address()));
+    let address_file = settings.address_file();
+    let written = fs::write(&address_file, format!("{url}\n"));
+    written.map_err(|source| Failure::File { path: address_file.clone(), source })?;
+    announce(output, &url, &settings.data_dir, started.elapsed())?;
+
+    signals.next().await;
+    tracing::info!("ending: finishing open transactions; a second signal ends at once");
+    let ended = tokio::select! {
+        ended = server.shutdown(SHUTDOWN_TIMEOUT) => ended,
+        () = signals.next() => std::process::exit(KILLED_STATUS),
+    };
+    // The next server overwrites the file anyway; a missing one only spares the client a try.
+    let _ = fs::remove_file(&address_file);
+    ended.map_err(|source| Failure::Serve { source })
+}
+
+fn announce(output: &Output, url: &str, data_dir: &Path, took: Duration) -> Result<(), Failure> {
+    let data_dir = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned());
+    if output.is_json() {
+        return output.json(&json!({
+            "event": "listening", "url": url, "data_dir": data_dir, "pid": std::process::id(), "took_ms": took.as_millis() as u64,
+        }));
+    }
+    output.lines([
+        format!("tine listens on {url}"),
+        format!("data in {}", data_dir.display()),
+    ])
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Shows how far the recovery of a log is, on standard error.
+struct RecoveryDisplay;
+
+impl RecoveryDisplay {
+    fn new() -> impl FnMut(tine_server::RecoveryProgress) + Send + 'static {
+        let mut shown: Option<Instant> = None;
+        move |progress: tine_server::RecoveryProgress| {
+            let is_due = shown.is_none_or(|last| last.elapsed() >= PROGRESS_INTERVAL);
+            if is_due && progress.bytes_total > 0 {
+                shown = Some(Instant::now());
+                let percent = progress.bytes_done.saturating_mul(100) / progress.bytes_total;
+                let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+                let (done, total) = (mebibytes(progress.bytes_done), mebibytes(progress.bytes_total));
+                eprintln!("recovering: {percent}% ({done:.1} of {total:.1} MiB of log)");
+            }
+        }
+    }
+}
+
+/// The address as a client on this machine reaches it: a server on all interfaces is on loopback too.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
+        _ => address,
+    }
+}
+
+fn resolve_listen(text: &str) -> Result<SocketAddr, Failure> {
+    let wrong = || Failure::Usage {
+        message: format!("`{text}` is not an address to listen on"),
+        next: Some("write it as ADDRESS:PORT, for example 127.0.0.1:3000".to_owned()),
+    };
+    text.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)
+}
+
+fn start_tracing() {
+    let filter = EnvFilter::try_from_env("TINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Somebody else's subscriber (in a test) may be there already.
+    let _ = subscriber.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init();
+}
+
+/// Every connection and log segment is an open file; the usual soft limit of 1,024 is far below what
+/// the server's own bounds allow. Failing to raise it is no reason not to start.
+fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls only read or write the struct they are given, which lives on this stack.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{reachable, resolve_listen};
+
+    #[test]
+    fn listen_addresses() {
+        for (text, shown) in [("127.0.0.1:0", "127.0.0.1:0"), ("0.0.0.0:3000", "127.0.0.1:3000"), ("[::]:3000", "[::1]:3000")] {
+            assert_eq!(reachable(resolve_listen(text).expect(text)).to_string(), shown);
+        }
+        for text in ["", "3000", "127.0.0.1", "127.0.0.1:99999"] {
+            assert_eq!(resolve_listen(text).expect_err(text).exit() as u8, 2);
+        }
+    }
+}

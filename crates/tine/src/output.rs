@@ -1,0 +1,207 @@
+//! Standard output: text for people, or JSON for programs.
+
+use std::{
+    cell::RefCell,
+    io::{self, BufWriter, IsTerminal, Stdout, Write},
+};
+
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// Columns of a table are cut at this many characters, so that one long value does not push the
+/// others off the screen; `--json` never cuts.
+const CELL_CHARACTERS_MAX: usize = 60;
+
+/// Where results go.
+pub struct Output {
+    json: bool,
+    stdout: RefCell<BufWriter<Stdout>>,
+}
+
+impl Output {
+    /// Output in the chosen form.
+    pub fn new(json: bool) -> Output {
+        Output { json, stdout: RefCell::new(BufWriter::new(io::stdout())) }
+    }
+
+    /// Whether JSON was asked for.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Writes a line and shows it at once.
+    ///
+    /// # Errors
+    /// When nobody takes the output.
+    pub fn line(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = self.stdout.borrow_mut();
+        writeln!(stdout, "{text}")?;
+        stdout.flush()?;
+        Ok(())
+    }
+
+    /// Writes a JSON value on one line.
+    ///
+    /// # Errors
+    /// When nobody takes the output.
+    pub fn json(&self, value: &Value) -> Result<(), Failure> {
+        self.line(&value.to_string())
+    }
+
+    /// Writes lines and shows them together.
+    ///
+    /// # Errors
+    /// When nobody takes the output.
+    pub fn lines<S: AsRef<str>>(&self, lines: impl IntoIterator<Item = S>) -> Result<(), Failure> {
+        let mut stdout = self.stdout.borrow_mut();
+        for line in lines {
+            writeln!(stdout, "{}", line.as_ref())?;
+        }
+        stdout.flush()?;
+        Ok(())
+    }
+
+    /// Writes a table.
+    ///
+    /// # Errors
+    /// When nobody takes the output.
+    pub fn table(&self, table: &Table) -> Result<(), Failure> {
+        self.lines(table.lines())
+    }
+}
+
+/// A table of text. Numbers are aligned to the right.
+pub struct Table {
+    headers: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new<S: Into<String>>(headers: impl IntoIterator<Item = S>) -> Table {
+        Table { headers: headers.into_iter().map(Into::into).collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row; missing cells are empty.
+    pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
+        let mut cells: Vec<String> = cells.into_iter().map(|cell| cut(cell.into())).collect();
+        cells.resize(self.headers.len(), String::new());
+        self.rows.push(cells);
+    }
+
+    /// The table as lines of text without trailing blanks.
+    pub fn lines(&self) -> Vec<String> {
+        let columns = self.headers.len();
+        let width = |column: usize| {
+            let cells = self.rows.iter().map(|row| row[column].chars().count());
+            cells.chain([self.headers[column].chars().count()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let right: Vec<bool> = (0..columns).map(|column| self.is_numeric(column)).collect();
+        let format = |cells: &[String]| {
+            let padded = cells.iter().enumerate().map(|(column, cell)| {
+                let width = widths[column];
+                if right[column] { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            });
+            padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        };
+        let rule = widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>().join("  ");
+        let mut lines = vec![format(&self.headers), rule];
+        lines.extend(self.rows.iter().map(|row| format(row)));
+        lines
+    }
+
+    fn is_numeric(&self, column: usize) -> bool {
+        let mut cells = self.rows.iter().map(|row| row[column].as_str()).filter(|cell| !cell.is_empty() && *cell != "-");
+        let is_number = |cell: &str| cell.parse::<f64>().is_ok();
+        cells.next().is_some_and(is_number) && cells.all(is_number)
+    }
+}
+
+fn cut(cell: String) -> String {
+    let cell = if cell.contains(char::is_control) { cell.escape_debug().to_string() } else { cell };
+    if cell.chars().count() <= CELL_CHARACTERS_MAX {
+        return cell;
+    }
+    let mut short: String = cell.chars().take(CELL_CHARACTERS_MAX - 1).collect();
+    short.push('…');
+    short
+}
+
+/// Text that came from a module or another user, safe for a terminal: control characters would
+/// otherwise move the cursor or change its colours.
+pub fn printable(text: &str) -> String {
+    let is_harmful = |character: char| character.is_control() && character != '\n' && character != '\t';
+    if !text.contains(is_harmful) {
+        return text.to_owned();
+    }
+    text.chars().map(|character| if is_harmful(character) { character.escape_debug().to_string() } else { character.to_string() }).collect()
+}
+
+/// Asks a yes-or-no question on the terminal.
+///
+/// # Errors
+/// [`Failure::Declined`] on anything but yes, and when there is no terminal to ask.
+pub fn confirm(question: &str) -> Result<(), Failure> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::Declined);
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    stdin.read_line(&mut answer)?;
+    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") { Ok(()) } else { Err(Failure::Declined) }
+}
+
+/// A duration in the unit that suits it.
+pub fn duration_text(microseconds: u64) -> String {
+    match microseconds {
+        0..1_000 => format!("{microseconds} us"),
+        1_000..1_000_000 => format!("{:.1} ms", microseconds as f64 / 1e3),
+        _ => format!("{:.2} s", microseconds as f64 / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Table, duration_text, printable};
+
+    #[test]
+    fn tables_align() {
+        let mut table = Table::new(["name", "head"]);
+        table.row(["main", "7"]);
+        table.row(["a-long-name", "1204"]);
+        table.row(["short"]);
+        assert_eq!(table.lines(), [
+            "name         head",
+            "-----------  ----",
+            "main            7",
+            "a-long-name  1204",
+            "short",
+        ]);
+    }
+
+    #[test]
+    fn cells_are_cut_and_escaped() {
+        let mut table = Table::new(["text"]);
+        table.row(["a\nb"]);
+        table.row(["x".repeat(200)]);
+        let lines = table.lines();
+        assert_eq!(lines[2], "a\\nb");
+        assert_eq!(lines[3].chars().count(), super::CELL_CHARACTERS_MAX);
+        assert!(lines[3].ends_with('…'));
+    }
+
+    #[test]
+    fn terminal_control_is_escaped() {
+        assert_eq!(printable("a\u{1b}[2Jb\n\tc"), "a\\u{1b}[2Jb\n\tc");
+    }
+
+    #[test]
+    fn durations() {
+        for (microseconds, text) in [(0, "0 us"), (999, "999 us"), (1_500, "1.5 ms"), (2_340_000, "2.34 s")] {
+            assert_eq!(duration_text(microseconds), text);
+        }
+    }
+}
