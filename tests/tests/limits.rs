@@ -1,0 +1,136 @@
+//! Clients that ask for too much: they are closed, and those beside them do not notice.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tine_client::{
+    ConnectOptions, Connection,
+    protocol::{ClientMessage, ServerMessage, encode_client_message},
+};
+use tine_tests::{raw_socket::RawSocket, rows, server::TestServer, wait::SOON};
+
+/// Memory a server may grow by because of one client that does not read, in bytes.
+const GROWTH_MAX: u64 = 400 * 1024 * 1024;
+
+fn encoded(messages: &[ClientMessage]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    messages.iter().for_each(|message| encode_client_message(message, &mut bytes));
+    bytes
+}
+
+fn noop(request_id: u32) -> ClientMessage {
+    ClientMessage::CallReducer { request_id, reducer: "noop".into(), args: Bytes::new() }
+}
+
+/// More requests than may wait, behind a call that takes until its deadline: the sender is told 1013,
+/// and only the sender.
+#[tokio::test]
+async fn twenty_thousand_queued_requests_close_their_sender() {
+    let server = TestServer::start();
+    let database = server.publish_probe("flood");
+    let neighbour_database = server.publish_probe("flood-neighbour");
+    let mut neighbour =
+        Connection::connect(ConnectOptions::new(server.url(), &neighbour_database.name)).await.expect("connected");
+    let mut socket = RawSocket::connect(server.address(), &database.name, "");
+    let spin = ClientMessage::CallReducer { request_id: 0, reducer: "spin".into(), args: Bytes::new() };
+    socket.send(&encoded(&[spin])).expect("sent");
+    for batch in 0..20 {
+        let calls: Vec<ClientMessage> = (0..1_000).map(|at| noop(1 + batch * 1_000 + at)).collect();
+        // The server may close before everything is written.
+        if socket.send(&encoded(&calls)).is_err() {
+            break;
+        }
+    }
+    let started = Instant::now();
+    neighbour.call_reducer("noop", Bytes::new()).await.expect("the neighbour is served");
+    assert!(started.elapsed() < Duration::from_secs(1), "the neighbour waited {:?}", started.elapsed());
+    let (messages, end) = socket.read_to_end();
+    assert_eq!(end.code(), Some(1013), "{end:?} after {} messages", messages.len());
+
+    let mut again = Connection::connect(ConnectOptions::new(server.url(), &database.name)).await.expect("connected");
+    again.call_reducer("noop", Bytes::new()).await.expect("the database is served again");
+}
+
+/// As many requests as may wait are all answered, in order.
+#[tokio::test]
+async fn ten_thousand_queued_requests_are_all_answered() {
+    let server = TestServer::shared();
+    let database = server.publish_probe("long-queue");
+    let mut connection = Connection::connect(ConnectOptions::new(server.url(), &database.name)).await.expect("connected");
+    let calls: Vec<ClientMessage> = (0..10_000).map(noop).collect();
+    connection.send(&calls).await.expect("sent");
+    for expected in 0..10_000 {
+        match connection.recv().await.expect("a reply") {
+            ServerMessage::ReducerResult { request_id, .. } => assert_eq!(request_id, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A subscriber that never reads is cut off at a bound; writers and other subscribers go on.
+#[tokio::test]
+async fn a_client_that_never_reads_is_cut_off() {
+    const ROUNDS: u32 = 400;
+    const ROWS: u32 = 100;
+    const ROW_BYTES: u32 = 10_000;
+    let server = TestServer::start();
+    let database = server.publish_probe("never-reads");
+    let mut lazy = RawSocket::connect(server.address(), &database.name, "&confirmed=false");
+    let queries = vec!["SELECT * FROM entry".into()];
+    let subscribe = ClientMessage::Subscribe { request_id: 1, query_set_id: 1, queries };
+    lazy.send(&encoded(&[subscribe])).expect("sent");
+
+    let options = || ConnectOptions::new(server.url(), &database.name).with_confirmed(false);
+    let mut writer = Connection::connect(options()).await.expect("connected");
+    let mut reader = Connection::connect(options()).await.expect("connected");
+    reader.subscribe(1, &["SELECT * FROM entry WHERE sequence = 0"]).await.expect("subscribed");
+    let before = server.resident_bytes();
+    for round in 0..ROUNDS {
+        let started = Instant::now();
+        writer.call_reducer("fill", rows::fill(ROWS, ROW_BYTES)).await.expect("the writer is served");
+        assert!(started.elapsed() < Duration::from_secs(5), "round {round} took {:?}", started.elapsed());
+        let update = reader.recv().await.expect("the other subscriber is served");
+        assert!(rows::update_of(&update).is_some(), "{update:?}");
+    }
+    let stored = u64::from(ROUNDS) * u64::from(ROWS) * u64::from(ROW_BYTES);
+    let grown = server.resident_bytes().saturating_sub(before);
+    assert!(grown < 2 * stored + GROWTH_MAX, "the server grew by {} MiB", grown >> 20);
+    assert!(lazy.is_ended_within(SOON), "the client that never reads is still connected");
+    writer.call_reducer("noop", Bytes::new()).await.expect("the writer is served");
+}
+
+/// A connection that never completes its handshake, or says nothing after it, blocks nobody.
+#[test]
+fn silent_connections_block_nobody() {
+    let server = TestServer::shared();
+    let database = server.publish_probe("silent");
+    let half_open: Vec<std::net::TcpStream> = (0..200)
+        .map(|_| {
+            use std::io::Write;
+            let mut stream = std::net::TcpStream::connect(server.address()).expect("connected");
+            stream.write_all(b"GET /v1/database/silent/subscribe HTTP/1.1\r\nhost: x\r\n").expect("sent");
+            stream
+        })
+        .collect();
+    let quiet: Vec<RawSocket> = (0..50).map(|_| RawSocket::connect(server.address(), &database.name, "")).collect();
+    let started = Instant::now();
+    database.client.call(&database.name, "noop", &serde_json::json!([])).expect("the server answers");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    drop((half_open, quiet));
+}
+
+/// Bodies over the limit are refused without being read to the end.
+#[test]
+fn oversized_http_bodies_are_refused() {
+    let server = TestServer::shared();
+    let database = server.publish_probe("big-body");
+    let statement = format!("SELECT * FROM person WHERE name = '{}'", "x".repeat(3 << 20));
+    let refused = database.client.sql(&database.name, &statement).expect_err("too large");
+    assert!(matches!(refused.status(), Some(413 | 400)), "{refused:?}");
+    let long = format!("SELECT * FROM person WHERE name = '{}'", "x".repeat(60_000));
+    let refused = database.client.sql(&database.name, &long).expect_err("a statement has at most 50,000 bytes");
+    assert_eq!(refused.status(), Some(400), "{refused:?}");
+    let deep = format!("SELECT * FROM person WHERE {}age = 1{}", "(".repeat(20_000), ")".repeat(20_000));
+    let refused = database.client.sql(&database.name, &deep).expect_err("nested too deeply");
+    assert_eq!(refused.status(), Some(400), "{refused:?}");
+}
