@@ -16,7 +16,8 @@ use crate::schema::ColumnSchema;
 /// different rows never share one.
 pub(crate) const ROW_HASH_BYTES: usize = 16;
 
-#[derive(Debug)]
+/// The default is a placeholder for a table that is not part of a schema yet.
+#[derive(Debug, Default)]
 pub(crate) struct TableLayout {
     steps: Vec<ColumnStep>,
     row_key: RowKey,
@@ -32,9 +33,13 @@ enum ColumnStep {
     Checked,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum RowKey {
-    PrimaryKey { column: usize, fixed_size: Option<usize> },
+    PrimaryKey {
+        column: usize,
+        fixed_size: Option<usize>,
+    },
+    #[default]
     Hash,
 }
 

@@ -33,6 +33,8 @@ mod layout;
 mod migrate;
 mod read;
 mod schema;
+#[cfg(test)]
+mod testing;
 mod write;
 
 pub use changes::{ChangeSet, PendingChanges, TRANSACTION_BYTES_MAX, TableChanges};

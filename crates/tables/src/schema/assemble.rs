@@ -15,6 +15,7 @@ use super::{
 };
 use crate::error::SchemaError;
 use crate::ids::ColumnId;
+use crate::layout::TableLayout;
 
 impl DatabaseSchema {
     /// Makes a schema of tables whose ids are set.
@@ -37,6 +38,7 @@ impl DatabaseSchema {
         for (position, mut table) in tables.into_iter().enumerate() {
             table.indexes.sort_by_key(|index| index.id);
             check_table(&table)?;
+            table.layout = TableLayout::new(&table.columns, table.primary_key);
             let place = position as u32;
             for (index, position) in table.indexes.iter().zip(0..) {
                 let position = IndexPosition { table: place, index: position };

@@ -161,7 +161,6 @@ fn draft_table(def: &ModuleDef, prefix: &str, table: &TableDef) -> Result<TableS
     let defaults = defaults.map(|default| (ColumnId(default.col_id), Bytes::copy_from_slice(&default.value)));
     let mut defaults: Vec<_> = defaults.collect();
     defaults.sort_by_key(|(column, _)| *column);
-    let layout = TableLayout::new(&columns, primary_key);
     Ok(TableSchema {
         id: TableId(NO_ID),
         name: format!("{prefix}{canonical}").into(),
@@ -176,7 +175,7 @@ fn draft_table(def: &ModuleDef, prefix: &str, table: &TableDef) -> Result<TableS
         public: table.table_access == TableAccess::Public,
         is_event: table.is_event,
         schedule: None,
-        layout,
+        layout: TableLayout::default(),
     })
 }
 

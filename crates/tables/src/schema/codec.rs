@@ -9,6 +9,8 @@ use bytes::Bytes;
 use tine_store::KeyspaceId;
 use tine_types::bsatn::{BsatnWrite, DecodeError, Reader, decode_product_type, encode_product_type};
 
+use tine_types::Typespace;
+
 use super::{ColumnSchema, DatabaseSchema, IndexAlgorithm, IndexSchema, SequenceSchema, TableSchedule, TableSchema};
 use crate::error::SchemaError;
 use crate::ids::{ColumnId, IndexId, TableId};
@@ -42,10 +44,9 @@ impl DatabaseSchema {
         let sequences_keyspace = KeyspaceId::new(reader.u32().map_err(damaged)?);
         let tables = read_list(&mut reader, read_table).map_err(damaged)?;
         reader.finish().map_err(damaged)?;
-        if let Some(table) = tables.iter().find(|table| table.columns.is_empty()) {
-            if !table.row_type.elements.is_empty() {
-                return Err(SchemaError::Damaged(format!("table `{}` misses columns", table.name)));
-            }
+        for table in &tables {
+            let inlined = Typespace::default().inline_product(&table.row_type);
+            inlined.map_err(|error| SchemaError::Damaged(error.to_string()))?;
         }
         DatabaseSchema::assemble(sequences_keyspace, tables).map_err(|error| SchemaError::Damaged(error.to_string()))
     }
@@ -127,7 +128,6 @@ fn read_table(reader: &mut Reader<'_>) -> Result<TableSchema, DecodeError> {
         Ok(TableSchedule { at_column: ColumnId(reader.u16()?), function: read_name(reader)? })
     })?;
     let static_row_size = row_type.static_bsatn_size();
-    let layout = TableLayout::new(&columns, primary_key);
     Ok(TableSchema {
         id,
         name,
@@ -142,7 +142,7 @@ fn read_table(reader: &mut Reader<'_>) -> Result<TableSchema, DecodeError> {
         is_event,
         schedule,
         static_row_size,
-        layout,
+        layout: TableLayout::default(),
     })
 }
 
