@@ -24,6 +24,8 @@ pub mod json;
 pub mod module_def;
 pub mod protocol;
 mod special;
+#[cfg(test)]
+mod strategies;
 mod time;
 mod typespace;
 mod wide;

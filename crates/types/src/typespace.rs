@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn hostile_typespaces_are_refused() {
-        let doubling: Vec<_> = (0..40u32)
+        let doubling: Vec<_> = (0..20u32)
             .map(|index| AlgebraicType::product([("a", reference(index + 1)), ("b", reference(index + 1))]))
             .chain([AlgebraicType::U8])
             .collect();

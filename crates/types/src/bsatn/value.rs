@@ -127,6 +127,9 @@ fn skip(ty: &AlgebraicType, reader: &mut Reader<'_>, depth: usize) -> Result<(),
 
 fn skip_array(element: &AlgebraicType, reader: &mut Reader<'_>, depth: usize) -> Result<(), DecodeError> {
     check_depth(reader, depth)?;
+    if *element == AlgebraicType::U8 {
+        return reader.bytes().map(drop);
+    }
     let count = read_element_count(element, reader)?;
     match element.primitive_size() {
         // Any bit pattern is a number, so a whole array of them is skipped at once.
