@@ -18,7 +18,7 @@ use tine_client::{
     ClientError, ConnectOptions, Connection,
     protocol::{ClientMessage, ReducerOutcome, ServerMessage},
 };
-use tine_store::{ForkId, KeyspaceId, LogKind, LogOperation, Store};
+use tine_store::{ForkId, KeyspaceId, LogRecordKind, Store};
 use tine_tests::{
     rows::{self, Entry},
     server::{Owned, TestServer},
@@ -133,19 +133,16 @@ fn replay_equals_recovery(data: &Path) {
         let mut replayed = Contents::new();
         for record in Store::read_log(&directory, Arc::new(SystemEnv)).expect("the log can be read") {
             match record.expect("every record but a torn last one can be read").kind {
-                LogKind::Commit { fork, operations, .. } => {
+                LogRecordKind::Commit { version, operations, .. } => {
                     for operation in operations {
-                        match operation {
-                            LogOperation::Put { keyspace, key, value } => {
-                                replayed.insert((fork, keyspace, key.to_vec()), value.to_vec());
-                            }
-                            LogOperation::Delete { keyspace, key } => {
-                                replayed.remove(&(fork, keyspace, key.to_vec()));
-                            }
-                        }
+                        let place = (version.fork, operation.keyspace, operation.key.to_vec());
+                        match operation.value {
+                            Some(value) => replayed.insert(place, value.to_vec()),
+                            None => replayed.remove(&place),
+                        };
                     }
                 }
-                LogKind::ForkCreated { .. } => panic!("this test makes no forks"),
+                LogRecordKind::ForkCreated { parent: Some(_), .. } => panic!("this test makes no forks"),
                 _ => {}
             }
         }
