@@ -15,10 +15,24 @@
 //! - After a failed write or sync nothing more is written or reported durable until the store is opened again.
 //! - No async code; the crate's threads are the log writer and a short-lived one that prepares segments.
 
+mod checkpoint;
 mod error;
+mod fork;
 mod ids;
+mod log;
 mod options;
+mod read;
+mod recovery;
+mod root;
+mod store;
+mod tree;
+mod undo;
+mod writer;
 
 pub use error::{Fault, ForkError, LogError, OpenError, Poison, StoreError, WriteError};
 pub use ids::{CheckpointId, DurableTicket, ForkId, KeyspaceId, Lsn, Version};
+pub use log::{LogReader, LogRecord, LogRecordKind, Operation};
 pub use options::{Durability, ForkInfo, ForkOptions, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
+pub use read::{Cursor, Direction, Read, Snapshot, ValueRef};
+pub use store::{FORK_NAME_BYTES_MAX, Store};
+pub use writer::{Change, Commit, KEY_BYTES_MAX, Savepoint, VALUE_BYTES_MAX, Writer};

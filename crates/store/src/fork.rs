@@ -1,0 +1,35 @@
+//! A fork while the store is open.
+
+use parking_lot::Mutex;
+
+use crate::checkpoint::Checkpoints;
+use crate::ids::{ForkId, Version};
+use crate::options::Durability;
+use crate::read::Published;
+
+/// What the store, the writer and readers of a fork share.
+pub(crate) struct Fork {
+    pub(crate) id: ForkId,
+    pub(crate) parent: Option<Version>,
+    pub(crate) durability: Durability,
+    pub(crate) created_at_micros: i64,
+    /// The head that snapshots and new forks see.
+    pub(crate) published: Mutex<Published>,
+    pub(crate) writer: Mutex<WriterSlot>,
+    /// Whether the fork was dropped. Held while a commit or the drop is appended to the log, so that no
+    /// commit follows the drop there.
+    pub(crate) dropped: Mutex<bool>,
+}
+
+/// Whether the fork's only writer is out.
+pub(crate) enum WriterSlot {
+    /// It can be had. The checkpoints belong to the fork and wait here.
+    Free(Option<Box<Checkpoints>>),
+    Taken,
+}
+
+impl Fork {
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durability == Durability::Durable
+    }
+}

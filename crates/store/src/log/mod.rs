@@ -1,0 +1,26 @@
+//! The commit log: one per store, shared by its forks.
+//!
+//! Files `0000000001.log`, `0000000002.log` and so on hold frames of records (`format`, `record`). Writers put
+//! records into a queue (`queue`); one thread takes what has come in, writes it as one frame, syncs once, and
+//! reports (`writer`). Reading back and telling a torn tail from damage is `scan`'s.
+//!
+//! Frames are not padded to disk blocks: the block that holds the end of one frame is written again with the
+//! start of the next, with the same bytes where they were confirmed. That relies on sectors of 512 bytes being
+//! written whole or not at all.
+
+mod format;
+mod queue;
+mod reader;
+mod record;
+mod scan;
+mod writer;
+
+pub use reader::LogReader;
+pub use record::{LogRecord, LogRecordKind, Operation};
+
+pub(crate) use queue::{LogQueue, QUEUE_BYTES_MAX, RECORD_BYTES_MAX};
+pub(crate) use record::{
+    BadRecord, OperationRef, RECORD_OVERHEAD_BYTES, RecordRef, operations, put_operation, take_record,
+};
+pub(crate) use scan::{Frame, Scanner, Tail, corrupt};
+pub(crate) use writer::{LogWriter, SegmentSizes};

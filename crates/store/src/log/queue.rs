@@ -1,0 +1,293 @@
+//! The meeting point of writers and the log thread.
+//!
+//! Writers encode their record straight into the frame that is being collected, under a short lock, and go on;
+//! the log thread takes the frame as a whole when it is done with the one before. So the records that come in
+//! during one sync share the next one, and nobody is woken unless somebody sleeps.
+//!
+//! Invariants:
+//! - Sequence numbers are given in the order in which records lie in frames.
+//! - `durable` only grows, and only after the sync of the frame that holds the record.
+//! - Once `failure` is set nothing is appended any more and `durable` never changes again, except that closing
+//!   (which is also a failure for writers) still writes what had been accepted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::format::FRAME_HEADER_BYTES;
+use super::record::{RecordRef, append_record};
+use crate::error::{Poison, StoreError};
+use crate::ids::DurableTicket;
+
+/// Bytes of records that may wait for the log thread before writers are made to wait: some tenths of a
+/// second of a slow disk, so that a stall is felt by writers instead of filling the memory.
+pub(crate) const QUEUE_BYTES_MAX: usize = 16 << 20;
+
+/// The largest record: one value of the maximum size and as much again beside it. Keeps frames far below the
+/// 4 GiB that their length field can say.
+pub(crate) const RECORD_BYTES_MAX: usize = 128 << 20;
+
+/// A buffer that grew beyond this for one large frame is not kept for the next.
+const BUFFER_KEPT_BYTES_MAX: usize = 2 * QUEUE_BYTES_MAX;
+
+type DurableListener = Arc<dyn Fn(DurableTicket) + Send + Sync>;
+type FailureListener = Arc<dyn Fn(&Poison) + Send + Sync>;
+
+/// State shared by writers, waiters and the log thread.
+pub(crate) struct LogQueue {
+    pending: Mutex<Pending>,
+    /// Signalled when the log thread sleeps and there is something to do.
+    work: Condvar,
+    /// Signalled when the log thread took a frame while writers wait for room.
+    room: Condvar,
+    durable: AtomicU64,
+    /// Set with `Pending::failure`, to be read without the lock.
+    failed: AtomicBool,
+    /// Threads waiting for a ticket, each woken on its own.
+    waiters: Mutex<Waiters>,
+    durable_listeners: RwLock<Vec<DurableListener>>,
+    failure_listeners: RwLock<Vec<FailureListener>>,
+    pub(crate) counters: Counters,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) frames: AtomicU64,
+    pub(crate) bytes_logged: AtomicU64,
+    pub(crate) queue_waits: AtomicU64,
+    pub(crate) log_busy_ns: AtomicU64,
+    pub(crate) segment: AtomicU64,
+}
+
+struct Pending {
+    /// The frame being collected, with room for its header.
+    frame: Vec<u8>,
+    records: u32,
+    next_sequence: u64,
+    log_sleeps: bool,
+    writers_waiting: u32,
+    failure: Option<StoreError>,
+    closing: bool,
+}
+
+#[derive(Default)]
+struct Waiters {
+    by_ticket: BTreeMap<(u64, u64), Thread>,
+    next_id: u64,
+}
+
+/// A frame handed to the log thread.
+pub(crate) struct Batch {
+    pub(crate) frame: Vec<u8>,
+    pub(crate) records: u32,
+    pub(crate) first_sequence: u64,
+}
+
+impl LogQueue {
+    /// A queue that continues a log whose next record is `next_sequence`; all before are durable.
+    pub(crate) fn new(next_sequence: u64) -> LogQueue {
+        LogQueue {
+            pending: Mutex::new(Pending {
+                frame: vec![0; FRAME_HEADER_BYTES],
+                records: 0,
+                next_sequence,
+                log_sleeps: false,
+                writers_waiting: 0,
+                failure: None,
+                closing: false,
+            }),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            durable: AtomicU64::new(next_sequence - 1),
+            failed: AtomicBool::new(false),
+            waiters: Mutex::default(),
+            durable_listeners: RwLock::default(),
+            failure_listeners: RwLock::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Hands a record to the log thread. Waits for room while the queue is full.
+    pub(crate) fn append(&self, record: &RecordRef<'_>) -> Result<DurableTicket, StoreError> {
+        let bytes = record.size_bound();
+        if bytes > RECORD_BYTES_MAX {
+            return Err(StoreError::RecordTooLarge { bytes, limit: RECORD_BYTES_MAX });
+        }
+        let mut pending = self.pending.lock();
+        while pending.failure.is_none() && pending.records > 0 && pending.frame.len() + bytes > QUEUE_BYTES_MAX {
+            self.counters.queue_waits.fetch_add(1, Ordering::Relaxed);
+            pending.writers_waiting += 1;
+            self.room.wait(&mut pending);
+            pending.writers_waiting -= 1;
+        }
+        if let Some(failure) = &pending.failure {
+            return Err(failure.clone());
+        }
+        append_record(&mut pending.frame, record);
+        pending.records += 1;
+        let sequence = pending.next_sequence;
+        pending.next_sequence += 1;
+        let wake = std::mem::take(&mut pending.log_sleeps);
+        drop(pending);
+        if wake {
+            self.work.notify_one();
+        }
+        Ok(DurableTicket::new(sequence))
+    }
+
+    /// The failure that keeps writers out, if any. Cheap while there is none.
+    pub(crate) fn health(&self) -> Result<(), StoreError> {
+        // SYNC: pairs with the store in `fail` and `close`; the lock is what orders the cause.
+        if !self.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.pending.lock().failure.clone().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn durable(&self) -> DurableTicket {
+        // SYNC: pairs with the store in `confirm`.
+        DurableTicket::new(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn appended(&self) -> DurableTicket {
+        DurableTicket::new(self.pending.lock().next_sequence - 1)
+    }
+
+    pub(crate) fn queue_bytes(&self) -> u64 {
+        (self.pending.lock().frame.len() - FRAME_HEADER_BYTES) as u64
+    }
+
+    pub(crate) fn wait_durable(&self, ticket: DurableTicket, timeout: Duration) -> Result<(), StoreError> {
+        if self.durable() >= ticket {
+            return Ok(());
+        }
+        let deadline = Instant::now().checked_add(timeout);
+        let key = {
+            let mut waiters = self.waiters.lock();
+            let id = waiters.next_id;
+            waiters.next_id += 1;
+            waiters.by_ticket.insert((ticket.get(), id), std::thread::current());
+            (ticket.get(), id)
+        };
+        let result = loop {
+            // Looked at after registering: whoever confirms or fails after this look finds the waiter.
+            if self.durable() >= ticket {
+                break Ok(());
+            }
+            if let Err(failure) = self.health() {
+                // A closing log still writes what it accepted.
+                if !matches!(failure, StoreError::Closed) || ticket > self.appended() {
+                    break Err(failure);
+                }
+            }
+            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => std::thread::park(),
+                Some(Duration::ZERO) => break Err(StoreError::Timeout),
+                Some(left) => std::thread::park_timeout(left),
+            }
+        };
+        self.waiters.lock().by_ticket.remove(&key);
+        result
+    }
+
+    pub(crate) fn on_durable(&self, listener: DurableListener) {
+        self.durable_listeners.write().push(listener);
+    }
+
+    /// Calls `listener` once when the log fails, at once if it has.
+    pub(crate) fn on_failure(&self, listener: FailureListener) {
+        let pending = self.pending.lock();
+        match &pending.failure {
+            Some(StoreError::Poisoned(poison)) => {
+                let poison = poison.clone();
+                drop(pending);
+                listener(&poison);
+            }
+            _ => self.failure_listeners.write().push(listener),
+        }
+    }
+
+    /// Refuses further records and lets the log thread end when it has written those it accepted.
+    pub(crate) fn close(&self) {
+        let mut pending = self.pending.lock();
+        pending.closing = true;
+        if pending.failure.is_none() {
+            pending.failure = Some(StoreError::Closed);
+            self.failed.store(true, Ordering::Release);
+        }
+        pending.log_sleeps = false;
+        drop(pending);
+        self.work.notify_one();
+        self.room.notify_all();
+    }
+
+    /// Takes what was collected, sleeping until there is something; `None` when closed and empty. `empty` is
+    /// a buffer to collect the next frame in.
+    pub(crate) fn take(&self, mut empty: Vec<u8>) -> Option<Batch> {
+        if empty.capacity() > BUFFER_KEPT_BYTES_MAX {
+            empty = Vec::new();
+        }
+        empty.clear();
+        empty.resize(FRAME_HEADER_BYTES, 0);
+        let mut pending = self.pending.lock();
+        while pending.records == 0 {
+            if pending.closing {
+                return None;
+            }
+            pending.log_sleeps = true;
+            self.work.wait(&mut pending);
+        }
+        pending.log_sleeps = false;
+        let frame = std::mem::replace(&mut pending.frame, empty);
+        let records = std::mem::take(&mut pending.records);
+        let first_sequence = pending.next_sequence - u64::from(records);
+        if pending.writers_waiting > 0 {
+            self.room.notify_all();
+        }
+        Some(Batch { frame, records, first_sequence })
+    }
+
+    /// Reports everything up to `sequence` as durable.
+    pub(crate) fn confirm(&self, sequence: u64) {
+        // SYNC: pairs with the load in `durable`. Before the waiters are looked at, see `wait_durable`.
+        self.durable.store(sequence, Ordering::Release);
+        let woken = {
+            let mut waiters = self.waiters.lock();
+            let rest = waiters.by_ticket.split_off(&(sequence + 1, 0));
+            std::mem::replace(&mut waiters.by_ticket, rest)
+        };
+        for thread in woken.into_values() {
+            thread.unpark();
+        }
+        let listeners = self.durable_listeners.read().clone();
+        for listener in listeners {
+            listener(DurableTicket::new(sequence));
+        }
+    }
+
+    /// Makes the store read-only: nothing that is not durable yet will ever be.
+    pub(crate) fn fail(&self, poison: Poison) {
+        let listeners = {
+            let mut pending = self.pending.lock();
+            pending.failure = Some(StoreError::Poisoned(poison.clone()));
+            pending.frame = vec![0; FRAME_HEADER_BYTES];
+            pending.records = 0;
+            // SYNC: pairs with the load in `health`.
+            self.failed.store(true, Ordering::Release);
+            // Taken under the lock, so that a listener that comes now is called by one of the two, not both.
+            std::mem::take(&mut *self.failure_listeners.write())
+        };
+        self.room.notify_all();
+        let woken = std::mem::take(&mut self.waiters.lock().by_ticket);
+        for thread in woken.into_values() {
+            thread.unpark();
+        }
+        for listener in listeners {
+            listener(&poison);
+        }
+    }
+}

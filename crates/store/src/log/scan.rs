@@ -1,0 +1,298 @@
+//! Reading the frames of a log in order, and telling its end from damage.
+//!
+//! The scan stops at the first place without an intact frame that continues the chain (next sequence number,
+//! crc of the previous frame, epoch not lower). Then:
+//! - If the next segment starts with the frame that continues the chain, the segment simply ended.
+//! - Else, if any intact frame follows anywhere, something in between was damaged: that is refused. Only one
+//!   frame is ever in flight, and the rest of a segment is zero, so a crash cannot leave that picture.
+//! - Else it is the end of the log; bytes that are not zero behind it are a torn frame that was never confirmed.
+//!
+//! A damaged *last* frame cannot be told from a torn one and is cut off as such.
+//!
+//! In live mode a writer may be at work. What was read of a segment may then be older at the front than at
+//! the back, so before calling something damaged the segment is read again: an intact successor proves that
+//! the frame before it had been written completely by then.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tine_base::Env;
+
+use super::format::{
+    FORMAT_VERSION, FRAME_ALIGNMENT, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError, read_frame,
+};
+use crate::error::LogError;
+
+/// The file of a segment.
+pub(crate) fn segment_path(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{number:010}.log"))
+}
+
+/// Reads frames; see the module.
+pub(crate) struct Scanner {
+    env: Arc<dyn Env>,
+    directory: PathBuf,
+    live: bool,
+    /// Segments there were when the directory was last listed: 1 to this.
+    segments: u64,
+    current: Option<Segment>,
+    offset: usize,
+    last_frame: Option<(usize, usize)>,
+    chain: Chain,
+    /// Bytes of the segments before the current one.
+    bytes_before: u64,
+}
+
+#[derive(Clone)]
+struct Segment {
+    header: SegmentHeader,
+    path: PathBuf,
+    bytes: Bytes,
+}
+
+/// What the next frame must continue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) next_sequence: u64,
+    pub(crate) previous_crc: u32,
+    pub(crate) epoch: u64,
+}
+
+/// One intact frame.
+pub(crate) struct Frame {
+    pub(crate) header: FrameHeader,
+    pub(crate) payload: Bytes,
+    pub(crate) segment: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) offset: u64,
+}
+
+/// Where an intact log ends.
+pub(crate) struct Tail {
+    pub(crate) header: SegmentHeader,
+    pub(crate) path: PathBuf,
+    /// Behind the last frame.
+    pub(crate) offset: u64,
+    /// The last frame, header included, if there is any.
+    pub(crate) last_frame: Option<(u64, Bytes)>,
+    /// Behind the last byte of the segment that is not zero; `offset` if there is none.
+    pub(crate) dirty_end: u64,
+    /// Bytes of unfinished frames, here and in later segments.
+    pub(crate) torn_bytes: u64,
+    /// Number of the last segment there is.
+    pub(crate) segments: u64,
+    pub(crate) chain: Chain,
+}
+
+enum Stop {
+    Continue,
+    End,
+}
+
+impl Scanner {
+    /// Prepares to read the log in `directory` from its start. `live`: a writer may be appending.
+    pub(crate) fn new(env: Arc<dyn Env>, directory: PathBuf, live: bool) -> Result<Scanner, LogError> {
+        let mut scanner = Scanner {
+            env,
+            directory,
+            live,
+            segments: 0,
+            current: None,
+            offset: SEGMENT_HEADER_BYTES,
+            last_frame: None,
+            chain: Chain { next_sequence: 1, previous_crc: 0, epoch: 0 },
+            bytes_before: 0,
+        };
+        scanner.list()?;
+        Ok(scanner)
+    }
+
+    /// Bytes of log scanned so far.
+    pub(crate) fn position(&self) -> u64 {
+        self.bytes_before + if self.current.is_some() { self.offset as u64 } else { 0 }
+    }
+
+    /// Total size of the segment files.
+    pub(crate) fn total_bytes(&self) -> Result<u64, LogError> {
+        let length = |number| {
+            let path = segment_path(&self.directory, number);
+            let file = self.env.open(&path, tine_base::OpenMode::Read);
+            file.and_then(|file| file.len()).map_err(|source| LogError::Io { path, source })
+        };
+        (1..=self.segments).map(length).sum()
+    }
+
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, LogError> {
+        if self.current.is_none() {
+            if self.segments == 0 {
+                return Ok(None);
+            }
+            self.current = Some(self.load(1)?);
+        }
+        loop {
+            if let Some(frame) = self.frame_here() {
+                return Ok(Some(frame));
+            }
+            if let Stop::End = self.stop()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Where the log ends; `None` if there is no segment at all. Only after [`Scanner::next_frame`] said `None`.
+    pub(crate) fn tail(&self) -> Result<Option<Tail>, LogError> {
+        let Some(current) = &self.current else { return Ok(None) };
+        let dirty_end = dirty_end(&current.bytes, self.offset);
+        let mut torn_bytes = (dirty_end - self.offset) as u64;
+        for number in current.header.number + 1..=self.segments {
+            let later = self.load(number)?;
+            torn_bytes += (dirty_end_of_frames(&later) - SEGMENT_HEADER_BYTES) as u64;
+        }
+        Ok(Some(Tail {
+            header: current.header,
+            path: current.path.clone(),
+            offset: self.offset as u64,
+            last_frame: self.last_frame.map(|(start, end)| (start as u64, current.bytes.slice(start..end))),
+            dirty_end: dirty_end as u64,
+            torn_bytes,
+            segments: self.segments,
+            chain: self.chain,
+        }))
+    }
+
+    fn frame_here(&mut self) -> Option<Frame> {
+        let segment = self.current.as_ref()?;
+        let (header, payload) = read_frame(&segment.bytes, self.offset, segment.header.salt)?;
+        if !self.chain.continued_by(&header) {
+            return None;
+        }
+        let frame = Frame {
+            header,
+            payload: segment.bytes.slice(payload.clone()),
+            segment: segment.header.number,
+            path: segment.path.clone(),
+            offset: self.offset as u64,
+        };
+        self.chain = Chain {
+            next_sequence: header.first_sequence + u64::from(header.records),
+            previous_crc: header.crc,
+            epoch: header.epoch,
+        };
+        self.last_frame = Some((self.offset, payload.end));
+        self.offset = payload.end;
+        Some(frame)
+    }
+
+    /// Finds out why there is no frame at the present place.
+    fn stop(&mut self) -> Result<Stop, LogError> {
+        if self.live {
+            self.list()?;
+        }
+        let current = self.current.clone().expect("a scan stops inside of a segment");
+        let number = current.header.number;
+        let next = if number < self.segments { Some(self.load(number + 1)?) } else { None };
+        if let Some(next) = &next {
+            let first = read_frame(&next.bytes, SEGMENT_HEADER_BYTES, next.header.salt);
+            if first.is_some_and(|(header, _)| self.chain.continued_by(&header)) {
+                self.bytes_before += current.bytes.len() as u64;
+                self.current = Some(next.clone());
+                self.offset = SEGMENT_HEADER_BYTES;
+                self.last_frame = None;
+                return Ok(Stop::Continue);
+            }
+        }
+        let successor = self.has_successor(&current, next.as_ref())?;
+        if self.live {
+            let again = self.load(number)?;
+            let found = read_frame(&again.bytes, self.offset, again.header.salt);
+            self.current = Some(again);
+            if found.is_some_and(|(header, _)| self.chain.continued_by(&header)) {
+                return Ok(Stop::Continue);
+            }
+        }
+        if !successor {
+            return Ok(Stop::End);
+        }
+        Err(match next {
+            Some(next) if dirty_end(&current.bytes, self.offset) == self.offset => {
+                corrupt(&next.path, SEGMENT_HEADER_BYTES, "the first frame does not continue the segment before")
+            }
+            _ => corrupt(&current.path, self.offset, "a damaged frame is followed by intact ones"),
+        })
+    }
+
+    fn has_successor(&self, current: &Segment, next: Option<&Segment>) -> Result<bool, LogError> {
+        if has_frame(current, self.offset) {
+            return Ok(true);
+        }
+        let Some(next) = next else { return Ok(false) };
+        if has_frame(next, SEGMENT_HEADER_BYTES) {
+            return Ok(true);
+        }
+        for number in next.header.number + 1..=self.segments {
+            if has_frame(&self.load(number)?, SEGMENT_HEADER_BYTES) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn list(&mut self) -> Result<(), LogError> {
+        let paths = self.env.read_dir(&self.directory);
+        let paths = paths.map_err(|source| LogError::Io { path: self.directory.clone(), source })?;
+        let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
+        let count = paths.iter().filter(|path| is_segment(path)).count() as u64;
+        // The numbers are dense, so the count says which files there must be.
+        let missing = (1..=count).map(|number| segment_path(&self.directory, number));
+        if let Some(missing) = missing.into_iter().find(|path| !paths.contains(path)) {
+            return Err(corrupt(&missing, 0, "the segment is missing"));
+        }
+        self.segments = count;
+        Ok(())
+    }
+
+    fn load(&self, number: u64) -> Result<Segment, LogError> {
+        let path = segment_path(&self.directory, number);
+        let bytes = self.env.read(&path).map_err(|source| LogError::Io { path: path.clone(), source })?;
+        let header = SegmentHeader::decode(&bytes).map_err(|error| match error {
+            SegmentHeaderError::Damaged => corrupt(&path, 0, "the segment header is damaged"),
+            SegmentHeaderError::Format(found) => {
+                LogError::UnsupportedFormat { file: path.clone(), found, expected: FORMAT_VERSION }
+            }
+        })?;
+        let store_id = self.current.as_ref().map(|current| current.header.store_id);
+        if header.number != number || store_id.is_some_and(|id| id != header.store_id) {
+            return Err(corrupt(&path, 0, "the segment belongs to another place or store"));
+        }
+        Ok(Segment { header, path, bytes: Bytes::from(bytes) })
+    }
+}
+
+impl Chain {
+    fn continued_by(&self, frame: &FrameHeader) -> bool {
+        frame.first_sequence == self.next_sequence
+            && frame.previous_crc == self.previous_crc
+            && frame.epoch >= self.epoch
+    }
+}
+
+pub(crate) fn corrupt(file: &Path, offset: usize, detail: &str) -> LogError {
+    LogError::Corrupt { file: file.to_path_buf(), offset: offset as u64, detail: detail.to_owned() }
+}
+
+/// Whether an intact frame starts anywhere at or behind `from`.
+fn has_frame(segment: &Segment, from: usize) -> bool {
+    (from..segment.bytes.len())
+        .step_by(FRAME_ALIGNMENT)
+        .any(|offset| read_frame(&segment.bytes, offset, segment.header.salt).is_some())
+}
+
+fn dirty_end_of_frames(segment: &Segment) -> usize {
+    dirty_end(&segment.bytes, SEGMENT_HEADER_BYTES)
+}
+
+/// Behind the last byte at or behind `from` that is not zero.
+fn dirty_end(bytes: &[u8], from: usize) -> usize {
+    bytes[from..].iter().rposition(|byte| *byte != 0).map_or(from, |last| from + last + 1)
+}

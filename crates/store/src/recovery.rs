@@ -1,0 +1,241 @@
+//! Rebuilding the state from the log.
+//!
+//! The log is read twice. The first pass checks every frame, so that a damaged log is refused before anything
+//! is built, and notes which versions forks were made from. The second pass applies the records and keeps
+//! those versions' roots when it comes by. That is needed because a fork starts from the last *published*
+//! version of its parent, while commits that were not published yet may lie before the fork's record.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tine_base::Env;
+
+use crate::error::{LogError, OpenError};
+use crate::ids::{DurableTicket, ForkId, KeyspaceId, Lsn, Version};
+use crate::log::{BadRecord, Frame, OperationRef, RecordRef, Scanner, Tail, corrupt, operations, take_record};
+use crate::options::{RecoveryProgress, RecoveryReport};
+use crate::read::Published;
+use crate::root::Root;
+
+/// Bytes of log between two reports of progress: often enough for a person, rarely enough to cost nothing.
+const PROGRESS_BYTES: u64 = 4 << 20;
+
+/// The state at the end of the log.
+pub(crate) struct Recovered {
+    pub(crate) forks: BTreeMap<ForkId, RecoveredFork>,
+    /// No fork number from here on was ever used.
+    pub(crate) next_fork: ForkId,
+    /// The first keyspace that is not allocated; 2^32 if all are.
+    pub(crate) next_keyspace: u64,
+    pub(crate) tail: Option<Tail>,
+    pub(crate) report: RecoveryReport,
+}
+
+pub(crate) struct RecoveredFork {
+    pub(crate) name: String,
+    pub(crate) parent: Option<Version>,
+    pub(crate) created_at_micros: i64,
+    pub(crate) head: Published,
+}
+
+/// Reads the log in `directory`, which may be empty.
+pub(crate) fn recover(
+    env: &Arc<dyn Env>,
+    directory: PathBuf,
+    progress: &mut dyn FnMut(RecoveryProgress),
+) -> Result<Recovered, OpenError> {
+    let started_ns = env.monotonic_ns();
+    let mut meter = Meter { progress, total: 0, base: 0, reported: 0 };
+    let mut replay = Replay::new();
+    let tail = {
+        let mut scanner = Scanner::new(Arc::clone(env), directory.clone(), false)?;
+        let bytes = scanner.total_bytes()?;
+        meter.total = bytes * 2;
+        while let Some(frame) = scanner.next_frame()? {
+            for_each_record(&frame, &mut |record| {
+                replay.note_origin(record);
+                Ok(())
+            })?;
+            meter.advance(scanner.position());
+        }
+        meter.base = bytes;
+        scanner.tail()?
+    };
+    let mut scanner = Scanner::new(Arc::clone(env), directory, false)?;
+    while let Some(frame) = scanner.next_frame()? {
+        for_each_record(&frame, &mut |record| replay.apply(record))?;
+        meter.advance(meter.base + scanner.position());
+    }
+    meter.advance(meter.total);
+    let report = RecoveryReport {
+        segments: tail.as_ref().map_or(0, |tail| tail.header.number),
+        truncated_bytes: tail.as_ref().map_or(0, |tail| tail.torn_bytes),
+        elapsed_ms: (env.monotonic_ns() - started_ns) / 1_000_000,
+        ..replay.report
+    };
+    Ok(Recovered {
+        forks: replay.forks,
+        next_fork: replay.next_fork,
+        next_keyspace: replay.next_keyspace,
+        tail,
+        report,
+    })
+}
+
+struct Meter<'a> {
+    progress: &'a mut dyn FnMut(RecoveryProgress),
+    total: u64,
+    base: u64,
+    reported: u64,
+}
+
+impl Meter<'_> {
+    fn advance(&mut self, done: u64) {
+        if done == self.total || done >= self.reported + PROGRESS_BYTES {
+            self.reported = done;
+            (self.progress)(RecoveryProgress { bytes_done: done, bytes_total: self.total });
+        }
+    }
+}
+
+fn for_each_record(
+    frame: &Frame,
+    visit: &mut dyn FnMut(RecordRef<'_>) -> Result<(), &'static str>,
+) -> Result<(), LogError> {
+    let offset = usize::try_from(frame.offset).expect("a segment fits into memory");
+    let mut rest: &[u8] = &frame.payload;
+    for _ in 0..frame.header.records {
+        let record = take_record(&mut rest).and_then(RecordRef::decode).map_err(|BadRecord| BAD_RECORD);
+        record.and_then(&mut *visit).map_err(|detail| corrupt(&frame.path, offset, detail))?;
+    }
+    Ok(())
+}
+
+const BAD_RECORD: &str = "a record cannot be decoded";
+const NO_SUCH_FORK: &str = "a record names a fork that does not exist";
+
+struct Replay {
+    forks: BTreeMap<ForkId, RecoveredFork>,
+    /// Versions that forks further on start from.
+    origins: HashMap<Version, Origin>,
+    next_fork: ForkId,
+    next_keyspace: u64,
+    report: RecoveryReport,
+    /// Replaced values, which replay has no use for.
+    scratch: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Origin {
+    /// Forks made from it that were not replayed yet.
+    uses: u32,
+    state: Option<Published>,
+}
+
+impl Replay {
+    fn new() -> Replay {
+        Replay {
+            forks: BTreeMap::new(),
+            origins: HashMap::new(),
+            next_fork: ForkId::MAIN,
+            next_keyspace: u64::from(KeyspaceId::FIRST_ALLOCATED.get()),
+            report: RecoveryReport::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    fn note_origin(&mut self, record: RecordRef<'_>) {
+        if let RecordRef::ForkCreated { parent: Some(parent), .. } = record {
+            self.origins.entry(parent).or_default().uses += 1;
+        }
+    }
+
+    fn apply(&mut self, record: RecordRef<'_>) -> Result<(), &'static str> {
+        self.report.records += 1;
+        match record {
+            RecordRef::Commit { version, timestamp_micros, operations, .. } => {
+                self.commit(version, timestamp_micros, operations)?;
+            }
+            RecordRef::ForkCreated { fork, name, created_at_micros, parent } => {
+                self.create(fork, name, created_at_micros, parent)?;
+            }
+            RecordRef::ForkDropped { fork } => {
+                self.forks.remove(&fork).ok_or(NO_SUCH_FORK)?;
+            }
+            RecordRef::ForkRenamed { fork, name } => {
+                name.clone_into(&mut self.forks.get_mut(&fork).ok_or(NO_SUCH_FORK)?.name);
+            }
+            RecordRef::KeyspacesAllocated { first, count } => {
+                let end = u64::from(first.get()) + u64::from(count);
+                self.next_keyspace = self.next_keyspace.max(end);
+            }
+            RecordRef::ForkIdsReserved { end } => self.next_fork = self.next_fork.max(end),
+            RecordRef::Call { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, version: Version, timestamp_micros: i64, encoded: &[u8]) -> Result<(), &'static str> {
+        let fork = self.forks.get_mut(&version.fork).ok_or(NO_SUCH_FORK)?;
+        if version.lsn.get() != fork.head.lsn.get() + 1 {
+            return Err("a commit does not follow the one before it on its fork");
+        }
+        let root = Arc::make_mut(&mut fork.head.root);
+        for operation in operations(encoded) {
+            let OperationRef { keyspace, key, value } = operation.map_err(|BadRecord| BAD_RECORD)?;
+            let tree = root.tree_mut(keyspace);
+            self.scratch.clear();
+            match value {
+                Some(value) => tree.put(key, value, &mut self.scratch),
+                None => tree.delete(key, &mut self.scratch),
+            };
+        }
+        fork.head.lsn = version.lsn;
+        fork.head.timestamp_micros = timestamp_micros;
+        if let Some(origin) = self.origins.get_mut(&version) {
+            origin.state = Some(fork.head.clone());
+        }
+        self.report.commits += 1;
+        Ok(())
+    }
+
+    fn create(
+        &mut self,
+        id: ForkId,
+        name: &str,
+        created_at_micros: i64,
+        parent: Option<Version>,
+    ) -> Result<(), &'static str> {
+        let head = match parent {
+            None => Published {
+                root: Arc::new(Root::default()),
+                lsn: Lsn::new(0),
+                timestamp_micros: 0,
+                ticket: DurableTicket::NONE,
+            },
+            Some(parent) => self.take_origin(parent).ok_or("a fork starts from a version that does not exist")?,
+        };
+        let version = Version { fork: id, lsn: head.lsn };
+        if let Some(origin) = self.origins.get_mut(&version) {
+            origin.state = Some(head.clone());
+        }
+        let fork = RecoveredFork { name: name.to_owned(), parent, created_at_micros, head };
+        if self.forks.insert(id, fork).is_some() {
+            return Err("a fork is created twice");
+        }
+        self.next_fork = self.next_fork.max(ForkId::new(id.get().saturating_add(1)));
+        Ok(())
+    }
+
+    /// The state of a version that a fork starts from, forgotten with the last such fork.
+    fn take_origin(&mut self, version: Version) -> Option<Published> {
+        let origin = self.origins.get_mut(&version)?;
+        let state = origin.state.clone();
+        origin.uses -= 1;
+        if origin.uses == 0 {
+            self.origins.remove(&version);
+        }
+        state
+    }
+}

@@ -1,0 +1,522 @@
+//! The store: its forks, their names, and the log they share.
+//!
+//! Locks, in the order in which they may be taken: `admin` (creating, naming, dropping forks), a fork's
+//! `dropped`, the log queue's, `table`. `table` is never held while anything waits, so readers and writers that
+//! look a fork up are never held up by a full log queue.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tine_base::{Env, EnvFile, OpenMode};
+
+use crate::error::{ForkError, LogError, OpenError, Poison, StoreError};
+use crate::fork::{Fork, WriterSlot};
+use crate::ids::{DurableTicket, ForkId, KeyspaceId, Lsn, Version};
+use crate::log::{LogQueue, LogReader, LogWriter, QUEUE_BYTES_MAX, RecordRef, SegmentSizes};
+use crate::options::{Durability, ForkInfo, ForkOptions, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
+use crate::read::{Published, Snapshot};
+use crate::recovery::{Recovered, RecoveredFork, recover};
+use crate::root::Root;
+use crate::writer::Writer;
+
+/// The longest fork name in bytes: beyond any sensible rule for names, so that the log's records stay small.
+pub const FORK_NAME_BYTES_MAX: usize = 1024;
+
+/// Fork numbers reserved in the log at a time. Ephemeral forks leave no other trace, and their numbers must
+/// not be used again after a restart; one wait for the log per this many forks does not show.
+const FORK_ID_BLOCK: u64 = 1 << 16;
+
+/// How long opening and reserving fork numbers wait for the log. A disk that takes longer is as good as broken.
+const LOG_WAIT_MAX: Duration = Duration::from_secs(60);
+
+const LOCK_FILE: &str = "LOCK";
+const LOG_DIRECTORY: &str = "log";
+const MAIN_NAME: &str = "main";
+
+/// A store with branches; see the [crate]. Clones are handles to the same store, which closes with the last
+/// handle or [`Writer`].
+#[derive(Clone)]
+pub struct Store(Arc<Shared>);
+
+/// What handles, writers and the log thread's starter share.
+pub(crate) struct Shared {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) queue: Arc<LogQueue>,
+    log_thread: Mutex<Option<JoinHandle<()>>>,
+    /// Held by flock while the store is open.
+    lock_file: Mutex<Option<Box<dyn EnvFile>>>,
+    admin: Mutex<Admin>,
+    table: RwLock<Table>,
+    next_keyspace: Mutex<u64>,
+    report: RecoveryReport,
+}
+
+struct Admin {
+    next_fork: ForkId,
+    /// Numbers below this are reserved in the log, durably.
+    reserved_end: ForkId,
+}
+
+#[derive(Default)]
+struct Table {
+    by_id: HashMap<ForkId, Entry>,
+    by_name: HashMap<String, ForkId>,
+}
+
+struct Entry {
+    fork: Arc<Fork>,
+    name: String,
+}
+
+impl Store {
+    /// Opens the store in a directory, creating it if there is none, and recovers its state from the log.
+    ///
+    /// A torn tail, which a crash leaves, is cut off; [`Store::recovery_report`] says how much.
+    ///
+    /// # Errors
+    /// The store is in use, its log is damaged before the end, or the disk fails.
+    pub fn open(options: StoreOptions, env: Arc<dyn Env>) -> Result<Store, OpenError> {
+        Store::open_with_progress(options, env, &mut |_| {})
+    }
+
+    /// [`Store::open`], telling how far recovery is every few megabytes and at its end.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with_progress(
+        options: StoreOptions,
+        env: Arc<dyn Env>,
+        progress: &mut dyn FnMut(RecoveryProgress),
+    ) -> Result<Store, OpenError> {
+        let log_directory = options.directory.join(LOG_DIRECTORY);
+        let created = env.create_dir_all(&log_directory).and_then(|()| env.sync_dir(&options.directory));
+        created.map_err(|source| OpenError::Io { path: log_directory.clone(), source })?;
+        let lock_file = lock(&*env, &options.directory)?;
+        let mut recovered = recover(&env, log_directory.clone(), progress)?;
+        let sizes = SegmentSizes { min_bytes: options.segment_bytes_min, max_bytes: options.segment_bytes_max };
+        let (log_writer, chain) = LogWriter::open(Arc::clone(&env), log_directory, sizes, recovered.tail.take())?;
+        let queue = Arc::new(LogQueue::new(chain.next_sequence));
+        let log_thread = spawn_log_thread(&*env, log_writer, &queue)?;
+        let shared = Shared {
+            env,
+            queue,
+            log_thread: Mutex::new(Some(log_thread)),
+            lock_file: Mutex::new(Some(lock_file)),
+            admin: Mutex::new(Admin { next_fork: recovered.next_fork, reserved_end: recovered.next_fork }),
+            table: RwLock::default(),
+            next_keyspace: Mutex::new(recovered.next_keyspace),
+            report: recovered.report,
+        };
+        shared.fill_table(recovered)?;
+        Ok(Store(Arc::new(shared)))
+    }
+
+    /// What recovery found when the store was opened.
+    pub fn recovery_report(&self) -> RecoveryReport {
+        self.0.report
+    }
+
+    /// All forks, by number.
+    pub fn forks(&self) -> Vec<ForkInfo> {
+        let table = self.0.table.read();
+        let mut forks: Vec<ForkInfo> = table.by_id.values().map(Entry::info).collect();
+        forks.sort_by_key(|fork| fork.id);
+        forks
+    }
+
+    /// One fork; `None` if it does not exist or was dropped.
+    pub fn fork_info(&self, id: ForkId) -> Option<ForkInfo> {
+        self.0.table.read().by_id.get(&id).map(Entry::info)
+    }
+
+    /// The fork with that name.
+    pub fn fork_named(&self, name: &str) -> Option<ForkId> {
+        self.0.table.read().by_name.get(name).copied()
+    }
+
+    /// Makes a fork of the last published version of `parent`. Takes the same time however much it holds.
+    ///
+    /// # Errors
+    /// The name is taken or too long, the parent does not exist, or the store cannot write.
+    pub fn fork(&self, parent: ForkId, options: ForkOptions) -> Result<(ForkInfo, DurableTicket), ForkError> {
+        check_name(&options.name)?;
+        self.0.queue.health()?;
+        let mut admin = self.0.admin.lock();
+        let parent = {
+            let table = self.0.table.read();
+            table.check_free(&options.name)?;
+            Arc::clone(&table.by_id.get(&parent).ok_or(StoreError::NoSuchFork(parent))?.fork)
+        };
+        let mut head = parent.published.lock().clone();
+        let durable = parent.is_durable() && options.durability == Durability::Durable;
+        let id = self.0.take_fork_id(&mut admin)?;
+        let origin = Version { fork: parent.id, lsn: head.lsn };
+        let created_at_micros = self.0.env.now_micros();
+        let mut ticket = DurableTicket::NONE;
+        if durable {
+            let name = &options.name;
+            let record = RecordRef::ForkCreated { fork: id, name, created_at_micros, parent: Some(origin) };
+            ticket = self.0.queue.append(&record)?;
+            head.ticket = ticket;
+        }
+        let durability = if durable { Durability::Durable } else { Durability::Ephemeral };
+        let fork = Fork::new(id, Some(origin), durability, created_at_micros, head);
+        let entry = Entry { fork: Arc::new(fork), name: options.name };
+        let info = entry.info();
+        self.0.table.write().insert(entry);
+        Ok((info, ticket))
+    }
+
+    /// Gives a fork another name; its own is fine.
+    ///
+    /// # Errors
+    /// The name is taken or too long, the fork does not exist, or the store cannot write.
+    pub fn rename_fork(&self, id: ForkId, name: &str) -> Result<DurableTicket, ForkError> {
+        check_name(name)?;
+        self.0.queue.health()?;
+        let _admin = self.0.admin.lock();
+        let fork = {
+            let table = self.0.table.read();
+            let entry = table.by_id.get(&id).ok_or(StoreError::NoSuchFork(id))?;
+            if entry.name != name {
+                table.check_free(name)?;
+            }
+            Arc::clone(&entry.fork)
+        };
+        let mut ticket = DurableTicket::NONE;
+        if fork.is_durable() {
+            ticket = self.0.queue.append(&RecordRef::ForkRenamed { fork: id, name })?;
+        }
+        let mut table = self.0.table.write();
+        let entry = table.by_id.get_mut(&id).expect("forks are dropped under the admin lock");
+        let previous = std::mem::replace(&mut entry.name, name.to_owned());
+        table.by_name.remove(&previous);
+        table.by_name.insert(name.to_owned(), id);
+        Ok(ticket)
+    }
+
+    /// Drops a fork. Forks made from it and snapshots of it stay as they are; an open writer's commits are
+    /// refused from now on. Dropping a fork that was dropped before succeeds.
+    ///
+    /// Its memory is freed by this call, or by the last writer or snapshot of it.
+    ///
+    /// # Errors
+    /// The fork never existed, or the store cannot write.
+    pub fn drop_fork(&self, id: ForkId) -> Result<DurableTicket, ForkError> {
+        self.0.queue.health()?;
+        let admin = self.0.admin.lock();
+        let fork = self.0.table.read().by_id.get(&id).map(|entry| Arc::clone(&entry.fork));
+        let Some(fork) = fork else {
+            let existed = id >= ForkId::MAIN && id < admin.next_fork;
+            return if existed { Ok(self.0.queue.appended()) } else { Err(StoreError::NoSuchFork(id).into()) };
+        };
+        let mut ticket = DurableTicket::NONE;
+        {
+            let mut dropped = fork.dropped.lock();
+            if fork.is_durable() {
+                ticket = self.0.queue.append(&RecordRef::ForkDropped { fork: id })?;
+            }
+            *dropped = true;
+        }
+        let entry = self.0.table.write().remove(id);
+        drop(admin);
+        // Frees what only this fork held, without a lock.
+        drop((entry, fork));
+        Ok(ticket)
+    }
+
+    /// The last published version of a fork.
+    ///
+    /// # Errors
+    /// The fork does not exist.
+    pub fn snapshot(&self, id: ForkId) -> Result<Snapshot, StoreError> {
+        let published = self.0.find(id)?.published.lock().clone();
+        Ok(Snapshot::new(Version { fork: id, lsn: published.lsn }, published))
+    }
+
+    /// The exclusive right to change a fork, until it is dropped.
+    ///
+    /// # Errors
+    /// The fork does not exist, its writer is taken, or the store cannot write.
+    pub fn writer(&self, id: ForkId) -> Result<Writer, StoreError> {
+        self.0.queue.health()?;
+        Writer::open(Arc::clone(&self.0), self.0.find(id)?)
+    }
+
+    /// Hands out `count` consecutive keyspace numbers that no fork of this store ever had; returns the first.
+    ///
+    /// # Errors
+    /// There are none left, or the store cannot write.
+    pub fn allocate_keyspaces(&self, count: u32) -> Result<KeyspaceId, StoreError> {
+        let mut next = self.0.next_keyspace.lock();
+        let end = *next + u64::from(count);
+        let first = u32::try_from(*next).ok().filter(|_| end <= 1 << 32).ok_or(StoreError::KeyspacesExhausted)?;
+        let first = KeyspaceId::new(first);
+        self.0.queue.append(&RecordRef::KeyspacesAllocated { first, count })?;
+        *next = end;
+        Ok(first)
+    }
+
+    /// Logs a call that committed nothing. It takes no LSN. Calls on ephemeral forks are not logged.
+    ///
+    /// # Errors
+    /// The fork does not exist, or the store cannot write.
+    pub fn append_call(&self, id: ForkId, call: &[u8]) -> Result<DurableTicket, StoreError> {
+        self.0.queue.health()?;
+        let fork = self.0.find(id)?;
+        let dropped = fork.dropped.lock();
+        if *dropped {
+            return Err(StoreError::NoSuchFork(id));
+        }
+        if !fork.is_durable() {
+            return Ok(DurableTicket::NONE);
+        }
+        self.0.queue.append(&RecordRef::Call { fork: id, call })
+    }
+
+    /// Everything up to this ticket is on stable storage.
+    pub fn durable(&self) -> DurableTicket {
+        self.0.queue.durable()
+    }
+
+    /// Blocks until `ticket` is durable.
+    ///
+    /// # Errors
+    /// The time is over, or the store failed and the ticket will never be durable.
+    pub fn wait_durable(&self, ticket: DurableTicket, timeout: Duration) -> Result<(), StoreError> {
+        self.0.queue.wait_durable(ticket, timeout)
+    }
+
+    /// Has `listener` called after each sync with what is durable now. It runs on the log thread, so it must be
+    /// short and must not wait for the log or close the store.
+    pub fn on_durable(&self, listener: Box<dyn Fn(DurableTicket) + Send + Sync>) {
+        self.0.queue.on_durable(listener.into());
+    }
+
+    /// Has `listener` called once if the log fails, at once if it has failed already. Nothing that is not
+    /// durable by then ever will be.
+    pub fn on_poisoned(&self, listener: Box<dyn Fn(&Poison) + Send + Sync>) {
+        self.0.queue.on_failure(listener.into());
+    }
+
+    /// Whether the store accepts writes; if not, why.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] after a failed write or sync, [`StoreError::Closed`] after closing.
+    pub fn health(&self) -> Result<(), StoreError> {
+        self.0.queue.health()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> StoreStats {
+        let queue = &self.0.queue;
+        let counters = &queue.counters;
+        StoreStats {
+            forks: self.0.table.read().by_id.len() as u64,
+            appended: queue.appended(),
+            durable: queue.durable(),
+            frames: counters.frames.load(Ordering::Relaxed),
+            bytes_logged: counters.bytes_logged.load(Ordering::Relaxed),
+            queue_bytes: queue.queue_bytes(),
+            queue_bytes_max: QUEUE_BYTES_MAX as u64,
+            queue_waits: counters.queue_waits.load(Ordering::Relaxed),
+            log_busy_ns: counters.log_busy_ns.load(Ordering::Relaxed),
+            segment: counters.segment.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Writes and syncs what was committed, ends the log thread and unlocks the directory. Snapshots stay
+    /// readable; writes are refused from now on. Closing again does nothing.
+    ///
+    /// # Errors
+    /// The log failed, now or earlier: not everything that was committed is durable.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.0.close()
+    }
+
+    /// Reads the log of the store in `directory`, which may be open elsewhere, up to the first frame that is
+    /// not there completely. Changes nothing.
+    ///
+    /// # Errors
+    /// The directory holds no readable log. Damage further on is reported by the iterator.
+    pub fn read_log(directory: impl AsRef<Path>, env: Arc<dyn Env>) -> Result<LogReader, LogError> {
+        LogReader::open(&directory.as_ref().join(LOG_DIRECTORY), env)
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Store").field(&self.stats()).finish()
+    }
+}
+
+impl Shared {
+    /// Takes over what was recovered. A new store gets its first fork here. Ends with a durable record in any
+    /// case, so that this opening has an epoch in the log.
+    fn fill_table(&self, recovered: Recovered) -> Result<(), StoreError> {
+        let mut forks = recovered.forks;
+        let mut admin = self.admin.lock();
+        if admin.next_fork == ForkId::MAIN {
+            let created_at_micros = self.env.now_micros();
+            let (fork, name) = (ForkId::MAIN, MAIN_NAME);
+            self.queue.append(&RecordRef::ForkCreated { fork, name, created_at_micros, parent: None })?;
+            forks.insert(ForkId::MAIN, RecoveredFork::first(created_at_micros));
+            admin.next_fork = ForkId::new(ForkId::MAIN.get() + 1);
+        }
+        self.reserve_fork_ids(&mut admin)?;
+        let mut table = self.table.write();
+        for (id, RecoveredFork { name, parent, created_at_micros, head }) in forks {
+            let fork = Arc::new(Fork::new(id, parent, Durability::Durable, created_at_micros, head));
+            table.insert(Entry { fork, name });
+        }
+        Ok(())
+    }
+
+    fn reserve_fork_ids(&self, admin: &mut Admin) -> Result<(), StoreError> {
+        let end = ForkId::new(admin.next_fork.get() + FORK_ID_BLOCK);
+        let ticket = self.queue.append(&RecordRef::ForkIdsReserved { end })?;
+        self.queue.wait_durable(ticket, LOG_WAIT_MAX)?;
+        admin.reserved_end = end;
+        Ok(())
+    }
+
+    fn take_fork_id(&self, admin: &mut Admin) -> Result<ForkId, StoreError> {
+        if admin.next_fork >= admin.reserved_end {
+            self.reserve_fork_ids(admin)?;
+        }
+        let id = admin.next_fork;
+        admin.next_fork = ForkId::new(id.get() + 1);
+        Ok(id)
+    }
+
+    fn find(&self, id: ForkId) -> Result<Arc<Fork>, StoreError> {
+        let table = self.table.read();
+        table.by_id.get(&id).map(|entry| Arc::clone(&entry.fork)).ok_or(StoreError::NoSuchFork(id))
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.queue.close();
+        let thread = self.log_thread.lock().take();
+        if let Some(thread) = thread
+            // A listener may hold the last handle.
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic there has made the log fail, which is reported below.
+            let _ = thread.join();
+        }
+        self.lock_file.lock().take();
+        match self.queue.health() {
+            Err(StoreError::Closed) => Ok(()),
+            health => health,
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Nobody is left to hear about a failure; those who care call `close`.
+        let _ = self.close();
+    }
+}
+
+impl Table {
+    fn check_free(&self, name: &str) -> Result<(), ForkError> {
+        if self.by_name.contains_key(name) { Err(ForkError::NameTaken(name.to_owned())) } else { Ok(()) }
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        let id = entry.fork.id;
+        self.by_name.insert(entry.name.clone(), id);
+        self.by_id.insert(id, entry);
+        assert_eq!(self.by_id.len(), self.by_name.len(), "names are unique");
+    }
+
+    fn remove(&mut self, id: ForkId) -> Option<Entry> {
+        let entry = self.by_id.remove(&id)?;
+        self.by_name.remove(&entry.name);
+        Some(entry)
+    }
+}
+
+impl Entry {
+    fn info(&self) -> ForkInfo {
+        ForkInfo {
+            id: self.fork.id,
+            name: self.name.clone(),
+            parent: self.fork.parent,
+            head: self.fork.published.lock().lsn,
+            durability: self.fork.durability,
+            created_at_micros: self.fork.created_at_micros,
+        }
+    }
+}
+
+impl Fork {
+    fn new(
+        id: ForkId,
+        parent: Option<Version>,
+        durability: Durability,
+        created_at_micros: i64,
+        head: Published,
+    ) -> Fork {
+        Fork {
+            id,
+            parent,
+            durability,
+            created_at_micros,
+            published: Mutex::new(head),
+            writer: Mutex::new(WriterSlot::Free(None)),
+            dropped: Mutex::new(false),
+        }
+    }
+}
+
+impl RecoveredFork {
+    fn first(created_at_micros: i64) -> RecoveredFork {
+        let root = Arc::new(Root::default());
+        let head = Published { root, lsn: Lsn::new(0), timestamp_micros: 0, ticket: DurableTicket::NONE };
+        RecoveredFork { name: MAIN_NAME.to_owned(), parent: None, created_at_micros, head }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), ForkError> {
+    if name.len() > FORK_NAME_BYTES_MAX {
+        return Err(ForkError::NameTooLong { bytes: name.len(), limit: FORK_NAME_BYTES_MAX });
+    }
+    Ok(())
+}
+
+fn lock(env: &dyn Env, directory: &Path) -> Result<Box<dyn EnvFile>, OpenError> {
+    let path: PathBuf = directory.join(LOCK_FILE);
+    let attempt = || {
+        let file = env.open(&path, OpenMode::Create)?;
+        let locked = file.try_lock_exclusive()?;
+        Ok((file, locked))
+    };
+    match attempt() {
+        Ok((file, true)) => Ok(file),
+        Ok((_, false)) => Err(OpenError::Locked { path }),
+        Err(source) => Err(OpenError::Io { path, source }),
+    }
+}
+
+fn spawn_log_thread(env: &dyn Env, writer: LogWriter, queue: &Arc<LogQueue>) -> Result<JoinHandle<()>, OpenError> {
+    /// Makes a panic of the log thread a failure that everybody hears of.
+    struct Guard(Arc<LogQueue>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.fail(Poison { cause: "the log thread panicked".into(), disk_full: false });
+            }
+        }
+    }
+    let guard = Guard(Arc::clone(queue));
+    let body = move || writer.run(&guard.0);
+    let spawned = env.spawn("tine-log", Box::new(body));
+    spawned.map_err(|source| OpenError::Io { path: PathBuf::from("the log thread"), source })
+}

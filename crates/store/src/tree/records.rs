@@ -1,0 +1,225 @@
+//! Sorted records packed into one block of bytes: the content of a node.
+//!
+//! Keys and small values lie in one heap, so that copying a node is two block copies however many records
+//! it has. A record is `key ++ value`; its slot says where. Replaced and removed records leave dead bytes
+//! behind, which the next copy, or an edit that finds more dead than live bytes, squeezes out.
+//!
+//! Large values are kept outside of the heap and shared between copies of the node.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// Values above this many bytes are stored outside of the node: copying a node for a small change must not
+/// copy them, and a quarter of [`super::NODE_BYTES`] still lets several records share a node.
+pub(super) const INLINE_VALUE_BYTES_MAX: usize = 1024;
+
+/// Spare heap bytes a copied node gets, enough for the edit it is copied for in the common case.
+const HEAP_SPARE_BYTES: usize = 256;
+
+/// Spare slots a copied node gets.
+const SPARE_SLOTS: usize = 4;
+
+/// Dead bytes below this are not worth an extra copy.
+const DEAD_BYTES_MIN: usize = 1024;
+
+/// A slot's `place` when the value is in `large`.
+const KIND_LARGE: u16 = 1;
+const KIND_INLINE: u16 = 0;
+
+#[derive(Clone, Copy)]
+struct Slot {
+    offset: u32,
+    key_length: u16,
+    kind: u16,
+    /// Length of an inline value, index into `large` otherwise.
+    value: u32,
+}
+
+#[derive(Default)]
+pub(super) struct Records {
+    slots: Vec<Slot>,
+    heap: Vec<u8>,
+    dead_bytes: usize,
+    large: Vec<Arc<[u8]>>,
+}
+
+impl Clone for Records {
+    fn clone(&self) -> Records {
+        let mut slots = Vec::with_capacity(self.slots.len() + SPARE_SLOTS);
+        if self.dead_bytes > 0 {
+            return self.copy_range(0, self.slots.len());
+        }
+        slots.extend_from_slice(&self.slots);
+        let mut heap = Vec::with_capacity(self.heap.len() + HEAP_SPARE_BYTES);
+        heap.extend_from_slice(&self.heap);
+        Records { slots, heap, dead_bytes: 0, large: self.large.clone() }
+    }
+}
+
+impl Records {
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn key(&self, index: usize) -> &[u8] {
+        let slot = &self.slots[index];
+        let start = slot.offset as usize;
+        &self.heap[start..start + usize::from(slot.key_length)]
+    }
+
+    pub(super) fn value(&self, index: usize) -> &[u8] {
+        let slot = &self.slots[index];
+        if slot.kind == KIND_LARGE {
+            return &self.large[slot.value as usize];
+        }
+        let start = slot.offset as usize + usize::from(slot.key_length);
+        &self.heap[start..start + slot.value as usize]
+    }
+
+    /// Bytes that a fresh copy would hold, slots included.
+    pub(super) fn live_bytes(&self) -> usize {
+        self.heap.len() - self.dead_bytes + self.slots.len() * size_of::<Slot>()
+    }
+
+    /// `Ok` with the index of `key`, or `Err` with the index where it would be inserted.
+    pub(super) fn find(&self, key: &[u8]) -> Result<usize, usize> {
+        let (mut low, mut high) = (0, self.slots.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.key(middle).cmp(key) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => return Ok(middle),
+            }
+        }
+        Err(low)
+    }
+
+    pub(super) fn insert(&mut self, index: usize, key: &[u8], value: &[u8]) {
+        let value = if value.len() > INLINE_VALUE_BYTES_MAX { Err(Arc::from(value)) } else { Ok(value) };
+        let slot = self.append(key, value);
+        self.slots.insert(index, slot);
+    }
+
+    /// `value` is `Ok` for bytes that go into the heap, `Err` for a large value.
+    fn append(&mut self, key: &[u8], value: Result<&[u8], Arc<[u8]>>) -> Slot {
+        let offset = u32::try_from(self.heap.len()).expect("a node's heap is far below 4 GiB");
+        let key_length = u16::try_from(key.len()).expect("keys are bounded by KEY_BYTES_MAX");
+        self.heap.extend_from_slice(key);
+        match value {
+            Ok(bytes) => {
+                self.heap.extend_from_slice(bytes);
+                Slot { offset, key_length, kind: KIND_INLINE, value: bytes.len() as u32 }
+            }
+            Err(shared) => {
+                self.large.push(shared);
+                Slot { offset, key_length, kind: KIND_LARGE, value: self.large.len() as u32 - 1 }
+            }
+        }
+    }
+
+    /// Takes the value at `index` as something that can outlive the node; inline bytes go to `inline`.
+    pub(super) fn copy_value(&self, index: usize, inline: &mut Vec<u8>) -> Option<Arc<[u8]>> {
+        let slot = &self.slots[index];
+        if slot.kind == KIND_LARGE {
+            return Some(Arc::clone(&self.large[slot.value as usize]));
+        }
+        inline.extend_from_slice(self.value(index));
+        None
+    }
+
+    pub(super) fn replace_value(&mut self, index: usize, value: &[u8]) {
+        let slot = self.slots[index];
+        if slot.kind == KIND_INLINE && slot.value as usize == value.len() {
+            let start = slot.offset as usize + usize::from(slot.key_length);
+            self.heap[start..start + value.len()].copy_from_slice(value);
+            return;
+        }
+        let key = self.key(index).to_vec();
+        self.remove(index);
+        self.insert(index, &key, value);
+    }
+
+    pub(super) fn remove(&mut self, index: usize) {
+        let slot = self.slots.remove(index);
+        self.dead_bytes += usize::from(slot.key_length);
+        if slot.kind == KIND_LARGE {
+            let moved = self.large.len() as u32 - 1;
+            self.large.swap_remove(slot.value as usize);
+            if moved != slot.value {
+                let owner = self.slots.iter_mut().find(|other| other.kind == KIND_LARGE && other.value == moved);
+                owner.expect("every large value has a slot").value = slot.value;
+            }
+        } else {
+            self.dead_bytes += slot.value as usize;
+        }
+        if self.dead_bytes > DEAD_BYTES_MIN && self.dead_bytes > self.heap.len() / 2 {
+            *self = self.copy_range(0, self.slots.len());
+        }
+    }
+
+    /// Cuts off the records from `at` on.
+    pub(super) fn split_off(&mut self, at: usize) -> Records {
+        let right = self.copy_range(at, self.slots.len());
+        *self = self.copy_range(0, at);
+        right
+    }
+
+    /// Appends copies of all records of `right`, whose keys are greater.
+    pub(super) fn append_all(&mut self, right: &Records) {
+        for index in 0..right.len() {
+            let slot = self.append(right.key(index), right.stored(index));
+            self.slots.push(slot);
+        }
+    }
+
+    fn stored(&self, index: usize) -> Result<&[u8], Arc<[u8]>> {
+        let slot = &self.slots[index];
+        if slot.kind == KIND_LARGE { Err(Arc::clone(&self.large[slot.value as usize])) } else { Ok(self.value(index)) }
+    }
+
+    fn copy_range(&self, start: usize, end: usize) -> Records {
+        let mut copy = Records {
+            slots: Vec::with_capacity(end - start + SPARE_SLOTS),
+            heap: Vec::with_capacity(self.heap_bytes(start, end) + HEAP_SPARE_BYTES),
+            dead_bytes: 0,
+            large: Vec::new(),
+        };
+        for index in start..end {
+            let slot = copy.append(self.key(index), self.stored(index));
+            copy.slots.push(slot);
+        }
+        copy
+    }
+
+    fn heap_bytes(&self, start: usize, end: usize) -> usize {
+        let inline = |slot: &Slot| if slot.kind == KIND_INLINE { slot.value as usize } else { 0 };
+        self.slots[start..end].iter().map(|slot| usize::from(slot.key_length) + inline(slot)).sum()
+    }
+
+    /// The index at which the bytes before and after are closest to equal; between 1 and `len() - 1`.
+    pub(super) fn middle(&self) -> usize {
+        let half = self.live_bytes() / 2;
+        let mut bytes = 0;
+        for index in 0..self.slots.len() {
+            bytes += self.heap_bytes(index, index + 1) + size_of::<Slot>();
+            if bytes >= half {
+                return (index + 1).clamp(1, self.slots.len() - 1);
+            }
+        }
+        self.slots.len() - 1
+    }
+
+    /// Checks what every edit must preserve.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        assert_eq!(self.heap_bytes(0, self.len()) + self.dead_bytes, self.heap.len());
+        for index in 1..self.len() {
+            assert!(self.key(index - 1) < self.key(index), "keys are sorted");
+        }
+        let mut used: Vec<u32> =
+            self.slots.iter().filter(|slot| slot.kind == KIND_LARGE).map(|slot| slot.value).collect();
+        used.sort_unstable();
+        assert!(used.iter().copied().eq(0..self.large.len() as u32), "each large value has one slot");
+    }
+}
