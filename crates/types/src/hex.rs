@@ -66,7 +66,7 @@ pub(crate) fn parse_array<const N: usize>(text: &str) -> Result<[u8; N], HexErro
 /// Parses a byte string, with or without `0x`.
 pub(crate) fn parse_vec(text: &str) -> Result<Vec<u8>, HexError> {
     let text = strip_prefix(text).as_bytes();
-    if text.len() % 2 != 0 {
+    if !text.len().is_multiple_of(2) {
         return Err(HexError::Length { expected: text.len() + 1, found: text.len() });
     }
     let mut bytes = Vec::with_capacity(text.len() / 2);

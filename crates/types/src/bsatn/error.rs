@@ -24,11 +24,8 @@ pub enum DecodeError {
         /// The announced count.
         count: u32,
     },
-    /// An array of elements that take no bytes has too many of them.
-    #[error(
-        "array of {count} empty elements at byte {position}; \
-         at most {ZERO_SIZED_ELEMENTS_MAX} are allowed"
-    )]
+    /// A value has too many array elements that take no bytes.
+    #[error("array of {count} empty elements at byte {position}; one value may have {ZERO_SIZED_ELEMENTS_MAX} in all")]
     TooManyEmptyElements {
         /// Where the elements would start.
         position: usize,

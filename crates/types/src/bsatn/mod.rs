@@ -26,7 +26,7 @@ pub(crate) use types::{TypeBudget, read_product_type, read_type};
 pub use types::{decode_product_type, decode_type, encode_product_type, encode_type};
 /// Pieces that other walks along a type share, so that all accept the same bytes.
 pub(crate) mod walk {
-    pub(crate) use super::value::{check_depth, read_element_count, read_variant, spend_node};
+    pub(crate) use super::value::{begin_walk, check_depth, read_element_count, read_variant, spend_node};
 }
 
 pub use value::{

@@ -1,6 +1,6 @@
 //! A cursor over BSATN bytes.
 
-use crate::bsatn::DecodeError;
+use crate::bsatn::{DecodeError, ZERO_SIZED_ELEMENTS_MAX};
 use crate::{ConnectionId, I256, Identity, TimeDuration, Timestamp, U256};
 
 /// Reads primitives one after the other. Nothing is copied; strings and byte arrays are borrowed.
@@ -10,6 +10,9 @@ use crate::{ConnectionId, I256, Identity, TimeDuration, Timestamp, U256};
 pub struct Reader<'a> {
     buffer: &'a [u8],
     position: usize,
+    /// Array elements without bytes that the value being walked may still have. It lives here so
+    /// that all walks along a type share it; each starts with a full one.
+    pub(super) empty_elements_left: u32,
 }
 
 macro_rules! primitives {
@@ -26,13 +29,13 @@ impl<'a> Reader<'a> {
     /// A reader at the start of `buffer`.
     #[inline]
     pub const fn new(buffer: &'a [u8]) -> Self {
-        Self { buffer, position: 0 }
+        Self { buffer, position: 0, empty_elements_left: ZERO_SIZED_ELEMENTS_MAX }
     }
 
     /// A reader at `position` of `buffer`, or at its end if that comes first.
     #[inline]
     pub fn at(buffer: &'a [u8], position: usize) -> Self {
-        Self { buffer, position: position.min(buffer.len()) }
+        Self { position: position.min(buffer.len()), ..Self::new(buffer) }
     }
 
     /// Offset of the next byte.

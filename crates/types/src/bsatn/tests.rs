@@ -131,13 +131,27 @@ fn hostile_bytes_are_typed_errors() {
 
 #[test]
 fn a_tree_has_a_bounded_number_of_nodes() {
-    let nested = Type::array(Type::array(Type::unit()));
-    let inner = ZERO_SIZED_ELEMENTS_MAX.to_le_bytes();
-    let count = VALUE_NODES_MAX / ZERO_SIZED_ELEMENTS_MAX as usize + 1;
-    let bytes = [&(count as u32).to_le_bytes()[..], &inner.repeat(count)].concat();
-    assert_eq!(validate(&nested, &bytes), Ok(()));
-    let error = decode_value(&nested, &mut Reader::new(&bytes)).unwrap_err();
+    let ty = Type::array(Type::Bool);
+    let count = u32::try_from(VALUE_NODES_MAX).unwrap();
+    let bytes = [&count.to_le_bytes()[..], &vec![1; VALUE_NODES_MAX]].concat();
+    assert_eq!(validate(&ty, &bytes), Ok(()));
+    let error = decode_value(&ty, &mut Reader::new(&bytes)).unwrap_err();
     assert_eq!(error.code(), "TN0114");
+}
+
+#[test]
+fn empty_elements_are_counted_over_the_whole_value() {
+    let half = ZERO_SIZED_ELEMENTS_MAX / 2;
+    let units = Type::array(Type::unit());
+    for (arrays, is_accepted) in [(2u32, true), (3, false)] {
+        let bytes = [arrays.to_le_bytes().to_vec(), half.to_le_bytes().repeat(arrays as usize)].concat();
+        let ty = Type::array(units.clone());
+        assert_eq!(validate(&ty, &bytes).is_ok(), is_accepted);
+        assert_eq!(decode_value(&ty, &mut Reader::new(&bytes)).is_ok(), is_accepted);
+        // Values of their own have a bound of their own.
+        let mut reader = Reader::new(&bytes[4..]);
+        (0..arrays).for_each(|_| skip_value(&units, &mut reader).unwrap());
+    }
 }
 
 #[test]

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use crate::bsatn::{BsatnWrite, DecodeError, Reader};
 use crate::{AlgebraicType, AlgebraicValue, ProductType, SumType, TYPE_DEPTH_MAX};
 
-/// How many elements an array may have whose elements take no bytes. Nothing in the data bounds
-/// such an array, and nobody needs one.
+/// How many array elements a value may have in all that take no bytes. Nothing in the data bounds an
+/// array of such elements, and nobody needs one.
 pub const ZERO_SIZED_ELEMENTS_MAX: u32 = 1 << 16;
 
 /// How many nodes [`decode_value`] builds at most. A node takes 48 bytes of memory but may take one
-/// byte of data (or none), so the data's size alone is no bound to rely on. Byte arrays and strings
+/// byte of data, so the data's size alone is no bound to rely on. Byte arrays and strings
 /// are one node however long.
 pub const VALUE_NODES_MAX: usize = 1 << 22;
 
@@ -63,6 +63,7 @@ pub fn encode_value(value: &AlgebraicValue, out: &mut Vec<u8>) {
 /// Bytes that are no value of the type.
 #[inline]
 pub fn skip_value(ty: &AlgebraicType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    begin_walk(reader);
     skip(ty, reader, 0)
 }
 
@@ -72,6 +73,7 @@ pub fn skip_value(ty: &AlgebraicType, reader: &mut Reader<'_>) -> Result<(), Dec
 /// Bytes that are no value of the type.
 #[inline]
 pub fn skip_product(product: &ProductType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    begin_walk(reader);
     for element in &product.elements {
         skip(&element.ty, reader, 1)?;
     }
@@ -139,6 +141,12 @@ fn skip_array(element: &AlgebraicType, reader: &mut Reader<'_>, depth: usize) ->
     }
 }
 
+/// Starts a walk along a type: the bound on empty elements is per value.
+#[inline]
+pub(crate) fn begin_walk(reader: &mut Reader<'_>) {
+    reader.empty_elements_left = ZERO_SIZED_ELEMENTS_MAX;
+}
+
 #[inline]
 pub(crate) fn check_depth(reader: &Reader<'_>, depth: usize) -> Result<(), DecodeError> {
     if depth < TYPE_DEPTH_MAX {
@@ -165,10 +173,13 @@ pub(crate) fn read_element_count(element: &AlgebraicType, reader: &mut Reader<'_
     }
     let position = reader.position();
     let count = reader.u32()?;
-    if count > ZERO_SIZED_ELEMENTS_MAX {
-        return Err(DecodeError::TooManyEmptyElements { position, count });
+    match reader.empty_elements_left.checked_sub(count) {
+        Some(left) => {
+            reader.empty_elements_left = left;
+            Ok(count as usize)
+        }
+        None => Err(DecodeError::TooManyEmptyElements { position, count }),
     }
-    Ok(count as usize)
 }
 
 /// Reads one value of type `ty` as a tree.
@@ -176,6 +187,7 @@ pub(crate) fn read_element_count(element: &AlgebraicType, reader: &mut Reader<'_
 /// # Errors
 /// Bytes that are no value of the type, and values of more than [`VALUE_NODES_MAX`] nodes.
 pub fn decode_value(ty: &AlgebraicType, reader: &mut Reader<'_>) -> Result<AlgebraicValue, DecodeError> {
+    begin_walk(reader);
     let mut nodes_left = VALUE_NODES_MAX;
     decode(ty, reader, 0, &mut nodes_left)
 }

@@ -190,11 +190,13 @@ fn types_as_json() {
 
 #[test]
 fn output_is_bounded() {
-    let rows = Type::array(Type::array(Type::unit()));
-    let inner = crate::bsatn::ZERO_SIZED_ELEMENTS_MAX.to_le_bytes();
-    let count = VALUE_NODES_MAX / crate::bsatn::ZERO_SIZED_ELEMENTS_MAX as usize + 1;
-    let bytes = [&(count as u32).to_le_bytes()[..], &inner.repeat(count)].concat();
-    assert_eq!(bsatn_to_json(&rows, &mut Reader::new(&bytes)).unwrap_err().code(), "TN0114");
+    let count = u32::try_from(VALUE_NODES_MAX).unwrap();
+    let bytes = [&count.to_le_bytes()[..], &vec![1; VALUE_NODES_MAX]].concat();
+    let flags = Type::array(Type::Bool);
+    assert_eq!(bsatn_to_json(&flags, &mut Reader::new(&bytes)).unwrap_err().code(), "TN0114");
+    let units = Type::array(Type::unit());
+    let too_many = vec![json!([]); crate::bsatn::ZERO_SIZED_ELEMENTS_MAX as usize + 1];
+    assert_eq!(json_to_value(&units, &json!(too_many)).unwrap_err().code(), "TN0103");
 }
 
 /// JSON of any shape, with the keys and texts that mean something somewhere.

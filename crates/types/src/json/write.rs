@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Number, Value};
 
-use crate::bsatn::walk::{check_depth, read_element_count, read_variant, spend_node};
+use crate::bsatn::walk::{begin_walk, check_depth, read_element_count, read_variant, spend_node};
 use crate::bsatn::{self, DecodeError, Reader, VALUE_NODES_MAX};
 use crate::hex;
 use crate::{AlgebraicType, AlgebraicValue, ProductType, SumType};
@@ -32,6 +32,7 @@ pub fn value_to_json(ty: &AlgebraicType, value: &AlgebraicValue) -> Value {
 /// # Errors
 /// Bytes that are no value of the type, and values of more than [`VALUE_NODES_MAX`] nodes.
 pub fn bsatn_to_json(ty: &AlgebraicType, reader: &mut Reader<'_>) -> Result<Value, DecodeError> {
+    begin_walk(reader);
     Writer::new(Form::Named).value(ty, reader, 0)
 }
 
@@ -40,6 +41,7 @@ pub fn bsatn_to_json(ty: &AlgebraicType, reader: &mut Reader<'_>) -> Result<Valu
 /// # Errors
 /// As for [`bsatn_to_json`].
 pub fn product_to_json(product: &ProductType, reader: &mut Reader<'_>) -> Result<Value, DecodeError> {
+    begin_walk(reader);
     Writer::new(Form::Named).product(product, reader, 0)
 }
 
@@ -48,6 +50,7 @@ pub fn product_to_json(product: &ProductType, reader: &mut Reader<'_>) -> Result
 /// # Errors
 /// As for [`bsatn_to_json`].
 pub fn bsatn_to_sql_json(ty: &AlgebraicType, reader: &mut Reader<'_>) -> Result<Value, DecodeError> {
+    begin_walk(reader);
     Writer::new(Form::Sql).value(ty, reader, 0)
 }
 
@@ -56,6 +59,7 @@ pub fn bsatn_to_sql_json(ty: &AlgebraicType, reader: &mut Reader<'_>) -> Result<
 /// # Errors
 /// As for [`bsatn_to_json`].
 pub fn product_to_sql_json(product: &ProductType, reader: &mut Reader<'_>) -> Result<Value, DecodeError> {
+    begin_walk(reader);
     Writer::new(Form::Sql).product(product, reader, 0)
 }
 
