@@ -1,0 +1,5 @@
+//! The suites. Each starts servers of its own, so that none measures what another left behind.
+
+pub mod forks;
+pub mod reducers;
+pub mod subscriptions;

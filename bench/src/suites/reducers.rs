@@ -1,0 +1,134 @@
+//! Suite `reducers`: what a call costs.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::json;
+
+use crate::{
+    Plan,
+    load::{Caller, Work},
+    peers,
+    report::{Case, Reporter, Target, median},
+    server::Server,
+};
+
+const SUITE: &str = "reducers";
+/// Calls before a throughput round counts: the instance is loaded, buffers have their size.
+const WARM_UP: Duration = Duration::from_millis(300);
+/// Single calls per round of a latency case.
+const LATENCY_CALLS: usize = 1_000;
+/// Single calls before a latency round counts.
+const LATENCY_WARM_UP_CALLS: usize = 100;
+/// Rows of different callers of one database do not meet.
+const ROWS_PER_CALLER: u64 = 1 << 32;
+/// Forks whose instances are counted and weighed.
+const INSTANCES: usize = 32;
+
+/// Values of all rounds of each case.
+#[derive(Default)]
+struct Rounds {
+    insert: Vec<f64>,
+    insert_cpu_us: Vec<f64>,
+    noop: Vec<f64>,
+    confirmed_ratio: Vec<f64>,
+    latency_us: Vec<f64>,
+    latency_confirmed_us: Vec<f64>,
+}
+
+/// Runs the suite.
+pub async fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
+    let server = Server::start(&plan.binary)?;
+    let mut rounds = Rounds::default();
+    for round in 0..plan.rounds {
+        reporter.progress(&format!("reducers: round {} of {}", round + 1, plan.rounds));
+        // A fresh database per round, so that no round works on a larger table than another.
+        let database = format!("bench-{round}");
+        server.publish(&database)?;
+        one_round(&server, &database, plan, &mut rounds).await?;
+        server.http().delete(&database, true)?;
+    }
+    server.stop()?;
+    let instances = weigh_instances(plan).await?;
+    let case =
+        |case, unit, value: &[f64], peer, target| Case { suite: SUITE, case, value: median(value), unit, peer, target };
+    let cases = [
+        case("insert_source", "calls/s", &rounds.insert, Some(peers::INSERTS), Target::AtLeast(100_000.0)),
+        case(
+            "insert_source_cpu_us",
+            "us/call",
+            &rounds.insert_cpu_us,
+            Some(peers::INSERT_CPU_US),
+            Target::AtMost(10.0),
+        ),
+        case("noop_source", "calls/s", &rounds.noop, Some(peers::NOOPS), Target::AtLeast(250_000.0)),
+        case(
+            "insert_confirmed_ratio",
+            "ratio",
+            &rounds.confirmed_ratio,
+            Some(peers::CONFIRMED_RATIO),
+            Target::AtLeast(0.9),
+        ),
+        case("latency_insert_p50_us", "us", &rounds.latency_us, Some(peers::INSERT_LATENCY_US), Target::AtMost(60.0)),
+        case("latency_insert_confirmed_p50_us", "us", &rounds.latency_confirmed_us, None, Target::AtMost(150.0)),
+        case("instance_load_ms", "ms", &[instances.load_ms], None, Target::AtMost(6.0)),
+        case("instance_memory_mb", "MB", &[instances.memory_mb], None, Target::AtMost(3.0)),
+    ];
+    for case in cases {
+        reporter.record(case)?;
+    }
+    Ok(())
+}
+
+async fn one_round(server: &Server, database: &str, plan: &Plan, rounds: &mut Rounds) -> anyhow::Result<()> {
+    let mut unconfirmed = Caller::connect(server, database, false, 0).await?;
+    let insert = unconfirmed.throughput(Work::Insert, WARM_UP, plan.round, server).await?;
+    rounds.insert.push(insert.calls_per_s);
+    rounds.insert_cpu_us.push(insert.cpu_us_per_call);
+
+    let mut confirmed = Caller::connect(server, database, true, ROWS_PER_CALLER).await?;
+    let confirmed_insert = confirmed.throughput(Work::Insert, WARM_UP, plan.round, server).await?;
+    rounds.confirmed_ratio.push(confirmed_insert.calls_per_s / insert.calls_per_s);
+
+    let noop = unconfirmed.throughput(Work::Noop, WARM_UP, plan.round, server).await?;
+    rounds.noop.push(noop.calls_per_s);
+
+    unconfirmed.latency_p50_us(Work::Insert, LATENCY_WARM_UP_CALLS).await?;
+    rounds.latency_us.push(unconfirmed.latency_p50_us(Work::Insert, LATENCY_CALLS).await?);
+    confirmed.latency_p50_us(Work::Insert, LATENCY_WARM_UP_CALLS).await?;
+    rounds.latency_confirmed_us.push(confirmed.latency_p50_us(Work::Insert, LATENCY_CALLS).await?);
+
+    unconfirmed.close().await?;
+    confirmed.close().await
+}
+
+/// What one more live instance costs.
+struct Instances {
+    load_ms: f64,
+    memory_mb: f64,
+}
+
+/// Makes the server load many instances (one per fork, by its first call) and takes the server's own
+/// count and load time, and the growth of its resident memory: that includes what an instance costs
+/// outside its own heap. A fresh server, so that no memory freed earlier is reused unseen.
+async fn weigh_instances(plan: &Plan) -> anyhow::Result<Instances> {
+    const LOADED: &str = "tine_instances_loaded_total";
+    const LOAD_NS: &str = "tine_instance_load_nanoseconds_total";
+    let server = Server::start(&plan.binary)?;
+    server.publish("bench")?;
+    let http = server.http();
+    http.call("bench", "insert", &json!([0, "warm up", 0]))?;
+    let (loaded_before, ns_before) = (server.metric(LOADED)?, server.metric(LOAD_NS)?);
+    let resident_before = server.resident_bytes()?;
+    for fork in 0..INSTANCES {
+        let name = format!("f{fork}");
+        http.create_fork("bench", &name, true)?;
+        http.call(&format!("bench@{name}"), "insert", &json!([1, "first call", 1]))?;
+    }
+    let loaded = server.metric(LOADED)? - loaded_before;
+    let load_ns = server.metric(LOAD_NS)? - ns_before;
+    let resident = server.resident_bytes()?.saturating_sub(resident_before);
+    ensure!(loaded >= INSTANCES as f64 / 2.0, "only {loaded} instances were loaded for {INSTANCES} forks");
+    server.stop()?;
+    Ok(Instances { load_ms: load_ns / loaded / 1e6, memory_mb: resident as f64 / 1e6 / loaded })
+}
