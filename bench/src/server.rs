@@ -59,7 +59,7 @@ impl Binary {
         ensure!(output.status.success(), "the server does not build");
         // Cargo names the file it built; guessing the target directory would miss its settings.
         let messages = String::from_utf8_lossy(&output.stdout);
-        let built =
+        let mut built =
             messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter_map(|message| {
                 let is_tine = message["target"]["name"] == "tine" && message["target"]["kind"][0] == "bin";
                 message["executable"].as_str().filter(|_| is_tine).map(PathBuf::from)
