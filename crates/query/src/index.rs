@@ -190,6 +190,11 @@ impl<S: Copy + Eq + Hash + Ord> SubscriptionIndex<S> {
         self.slots.len()
     }
 
+    /// Tables that some plan reads.
+    pub fn watched_tables(&self) -> usize {
+        self.watchers.len()
+    }
+
     /// Work done so far.
     pub fn counters(&self) -> IndexCounters {
         IndexCounters {
@@ -406,6 +411,3 @@ fn watchers_of(plan: &SubscriptionPlan, slot: u32) -> impl Iterator<Item = (Watc
     let alone = plan.sides().count() == 1;
     plan.sides().zip(0..).map(move |(side, number)| (Watcher { slot, side: number, alone }, side))
 }
-
-#[cfg(test)]
-mod tests;

@@ -51,3 +51,6 @@ pub struct Caller {
     /// Whether private tables are visible.
     pub is_owner: bool,
 }
+
+#[cfg(test)]
+mod tests;
