@@ -31,6 +31,8 @@ mod ids;
 pub mod key;
 mod layout;
 mod migrate;
+#[cfg(test)]
+mod model_test;
 mod read;
 mod schema;
 #[cfg(test)]

@@ -136,3 +136,6 @@ fn read_batch(
     }
     Ok(batch)
 }
+
+#[cfg(test)]
+mod tests;

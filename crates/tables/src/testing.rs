@@ -9,7 +9,7 @@ use tine_types::module_def::{
     ConstraintData, ConstraintDef, IndexAlgorithm, IndexDef, ModuleDef, SequenceDef, TableAccess, TableDef, TableType,
     UniqueConstraint,
 };
-use tine_types::{AlgebraicType, AlgebraicValue, TypeRef, bsatn};
+use tine_types::{AlgebraicType, TypeRef};
 
 use crate::{DatabaseSchema, SchemaError, TableSnapshot, TableWriter};
 
@@ -59,14 +59,6 @@ pub(crate) fn primary_key(table: &mut TableDef, column: u16) {
 pub(crate) fn unique_column(table: &mut TableDef, column: u16) {
     table.indexes.push(btree(&[column]));
     table.constraints.push(unique(&[column]));
-}
-
-pub(crate) fn bsatn_of(values: &[AlgebraicValue]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for value in values {
-        bsatn::encode_value(value, &mut out);
-    }
-    out
 }
 
 /// A store in a directory of its own, gone when dropped, and a schema in it.

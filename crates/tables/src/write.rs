@@ -439,3 +439,6 @@ fn violation(table: &TableSchema, index: &IndexSchema, row: &[u8], offsets: &[u3
         value: shown.collect::<Vec<_>>().join(", "),
     }
 }
+
+#[cfg(test)]
+mod tests;

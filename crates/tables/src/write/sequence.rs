@@ -107,7 +107,7 @@ fn extreme_value(
     ty: &AlgebraicType,
     increment: i128,
 ) -> Result<i128, TableError> {
-    let direction = if increment > 0 { Direction::Backward } else { Direction::Forward };
+    let direction = if increment > 0 { Direction::Reverse } else { Direction::Forward };
     let mut cursor = writer.range(keyspace, Bound::Unbounded, Bound::Unbounded, direction);
     let damaged = || TableError::Damaged { what: index.name.clone() };
     let (key, _) = cursor.next()?.ok_or_else(damaged)?;
