@@ -147,6 +147,34 @@ fn known_bytes() {
     assert_eq!(ModuleDef::default().encode(), all);
 }
 
+/// What the TypeScript module SDK 2.10.1 describes a module of two tables, two reducers and a
+/// procedure as.
+#[test]
+fn a_definition_made_by_the_module_sdk() {
+    let bytes = include_bytes!("data/player_module.bin");
+    let module = ModuleDef::decode(bytes).unwrap();
+    assert_eq!(module.encode(), bytes);
+    let tables: Vec<_> = module.tables.iter().map(|table| (&*table.source_name, table.is_event)).collect();
+    assert_eq!(tables, [("playerStats", false), ("evLog", true)]);
+    let player = &module.tables[0];
+    let row = module.typespace.inline(&AlgebraicType::Ref(player.product_type_ref)).unwrap();
+    let row = row.as_product().unwrap();
+    assert_eq!(row.elements.len(), 7);
+    assert!(row.elements[3].ty.is_timestamp());
+    assert_eq!(row.elements[4].ty.as_option(), Some(&AlgebraicType::String));
+    assert!(row.elements[5].ty.is_identity());
+    assert_eq!(row.elements[6].ty.as_sum().unwrap().position("Named"), Some(1));
+    let indexes: Vec<_> = player.indexes.iter().map(|index| module.index_source_name(player, index)).collect();
+    let expected =
+        ["playerStats_playerId_idx_btree", "playerStats_name_idx_btree", "playerStats_level2_name_idx_btree"];
+    assert_eq!(indexes, expected);
+    assert_eq!(player.sequences[0].column, 0);
+    let reducers: Vec<_> = module.reducers.iter().map(|reducer| &*reducer.source_name).collect();
+    assert_eq!(reducers, ["addPlayer", "init"]);
+    assert_eq!(module.lifecycle[0].lifecycle_spec, LifecycleEvent::Init);
+    assert_eq!(module.procedures[0].return_type, AlgebraicType::String);
+}
+
 #[test]
 fn hostile_definitions() {
     let nested = (0..=SUBMODULE_DEPTH_MAX).fold(ModuleDef::default(), |module, _| ModuleDef {
