@@ -9,9 +9,11 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use tine_store::Change;
 
 use crate::error::TableError;
 use crate::ids::TableId;
+use crate::schema::DatabaseSchema;
 
 /// Most bytes of rows and bookkeeping one transaction may change. A transaction is held in memory
 /// three times over (undo list, this list, log record), so this bounds what one reducer can take.
@@ -54,6 +56,23 @@ impl ChangeSet {
         self.tables.iter().find(|changes| changes.table == table)
     }
 
+    /// The row changes among changes of the store, as reverting a checkpoint returns them. Changes of
+    /// other keyspaces (indexes, sequences, the caller's own) are left out.
+    pub fn of_store_changes(schema: &DatabaseSchema, changes: &[Change]) -> ChangeSet {
+        let mut set = ChangeSet::default();
+        for change in changes {
+            let Some(table) = schema.table(TableId(change.keyspace.get())) else { continue };
+            let position = set.tables.iter().position(|changes| changes.table == table.id);
+            let position = position.unwrap_or_else(|| {
+                set.tables.push(TableChanges { table: table.id, inserts: Vec::new(), deletes: Vec::new() });
+                set.tables.len() - 1
+            });
+            set.tables[position].inserts.extend(change.new.clone());
+            set.tables[position].deletes.extend(change.old.clone());
+        }
+        set
+    }
+
     /// The change that undoes this one: inserts and deletes swapped. Events are not undone and drop
     /// out, which is why the caller says which tables hold them.
     pub fn inverse(&self, is_event: impl Fn(TableId) -> bool) -> ChangeSet {
@@ -76,13 +95,13 @@ pub(crate) enum ChangeKind {
 }
 
 #[derive(Debug)]
-struct Change {
+struct RowChange {
     table: TableId,
     kind: ChangeKind,
     row: Bytes,
 }
 
-impl Change {
+impl RowChange {
     fn alone(self) -> TableChanges {
         let (inserts, deletes) = match self.kind {
             ChangeKind::Insert | ChangeKind::Event => (vec![self.row], Vec::new()),
@@ -95,7 +114,7 @@ impl Change {
 /// The row operations of the open transaction, in order.
 #[derive(Debug, Default)]
 pub struct PendingChanges {
-    list: Vec<Change>,
+    list: Vec<RowChange>,
     bytes: usize,
 }
 
@@ -123,7 +142,7 @@ impl PendingChanges {
             return Err(TableError::TransactionTooLarge { limit_bytes: TRANSACTION_BYTES_MAX });
         }
         self.bytes = bytes;
-        self.list.push(Change { table, kind, row });
+        self.list.push(RowChange { table, kind, row });
         Ok(())
     }
 
@@ -146,7 +165,7 @@ impl PendingChanges {
     pub(crate) fn take(&mut self) -> ChangeSet {
         self.bytes = 0;
         if self.list.len() == 1 {
-            return ChangeSet { tables: self.list.drain(..).map(Change::alone).collect() };
+            return ChangeSet { tables: self.list.drain(..).map(RowChange::alone).collect() };
         }
         let mut groups: Vec<TableGroup> = Vec::new();
         for change in self.list.drain(..) {

@@ -105,7 +105,7 @@ pub enum TableError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A row's key in an index, or its primary key, is longer than [`crate::KEY_BYTES_MAX`].
+    /// A row's key in an index, or its primary key, is longer than [`tine_store::KEY_BYTES_MAX`].
     #[error("a key of {size} bytes is too long for `{index}` (the limit is {limit})")]
     KeyTooLarge {
         /// Name of the index.
@@ -170,7 +170,8 @@ impl TableError {
             TableError::IndexNotUnique { .. } => Some(14),
             TableError::NoSuchRow { .. } => Some(15),
             TableError::SequenceOverflow { .. } => Some(16),
-            TableError::TransactionTooLarge { .. }
+            TableError::Write(WriteError::TransactionTooLarge { .. })
+            | TableError::TransactionTooLarge { .. }
             | TableError::RowTooLarge { .. }
             | TableError::KeyTooLarge { .. } => Some(1),
             TableError::Damaged { .. } | TableError::Write(_) | TableError::Store(_) | TableError::Fault(_) => None,

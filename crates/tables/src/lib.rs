@@ -48,4 +48,4 @@ pub use schema::{
     COLUMNS_MAX, ColumnSchema, DatabaseSchema, INDEXES_MAX, IndexAlgorithm, IndexSchema, SchemaChange, SequenceSchema,
     TABLES_MAX, TableSchedule, TableSchema,
 };
-pub use write::{KEY_BYTES_MAX, ROW_BYTES_MAX, SCHEDULE_INTERVAL_MICROS_MAX, TableSavepoint, TableWriter, WrittenRow};
+pub use write::{ROW_BYTES_MAX, SCHEDULE_INTERVAL_MICROS_MAX, TableSavepoint, TableWriter, WrittenRow};

@@ -17,7 +17,7 @@ pub(crate) mod sequence;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tine_store::{Commit, Read, Savepoint, Writer};
+use tine_store::{Commit, KEY_BYTES_MAX, Read, Savepoint, Writer};
 use tine_types::bsatn::Reader;
 use tine_types::json;
 
@@ -30,9 +30,6 @@ use crate::schema::{DatabaseSchema, IndexSchema, TableSchema};
 
 /// Longest row in bytes. Below the store's limit for a value, and offsets within a row fit 32 bits.
 pub const ROW_BYTES_MAX: usize = 32 << 20;
-
-/// Longest encoded key in bytes, row key and index entries alike: the store's limit for a key.
-pub const KEY_BYTES_MAX: usize = 4096;
 
 /// Longest interval of a schedule in microseconds: about two years, the reference host's limit. It
 /// keeps the arithmetic on due times far from overflow.

@@ -1,5 +1,6 @@
 use std::ops::Bound;
 
+use tine_store::{Durability, ForkId, ForkOptions};
 use tine_types::bsatn::BsatnWrite;
 use tine_types::module_def::{ModuleDef, ReducerDef, ScheduleDef, TableDef, Visibility};
 use tine_types::{AlgebraicType, ProductType, ScheduleAt, TimeDuration};
@@ -354,5 +355,48 @@ fn schedules_take_intervals_up_to_the_limit() {
         row.put_schedule_at(ScheduleAt::Interval(TimeDuration::from_micros(micros)));
         let outcome = writer.insert(table_id(&database, "alarm"), &row, &mut Vec::new());
         assert_eq!(outcome.err().map(|error| error.code()), code, "{micros}");
+    }
+}
+
+#[test]
+fn a_reverted_checkpoint_is_the_inverse_change() {
+    let database = Database::new(&users_definition());
+    let mut writer = database.writer();
+    let (users, log) = (table_id(&database, "users"), table_id(&database, "log"));
+    let by_id = index_id(&database, "users_id_idx_btree");
+    writer.insert(users, &user(1, "ann", 5), &mut Vec::new()).unwrap();
+    writer.commit(b"", 1).unwrap();
+    let checkpoint = writer.writer_mut().begin_checkpoint().unwrap();
+    writer.update(users, by_id, &user(1, "ann", 6), &mut Vec::new()).unwrap();
+    writer.insert(log, &line("a"), &mut Vec::new()).unwrap();
+    let (_, changes) = writer.commit(b"", 2).unwrap();
+    writer.insert(users, &user(0, "bob", 6), &mut Vec::new()).unwrap();
+    writer.delete_by_index_point(index_id(&database, "users_name_idx_btree"), &line("bob")).unwrap();
+    writer.commit(b"", 3).unwrap();
+    let (_, reverted) = writer.writer_mut().revert_checkpoint(checkpoint, b"").unwrap();
+    let reverted = ChangeSet::of_store_changes(&database.schema, &reverted);
+    assert_eq!(reverted.tables.len(), 2);
+    for undone in changes.inverse(|_| false).tables {
+        assert_eq!(reverted.table(undone.table), Some(&undone));
+    }
+    assert_eq!(writer.index_point(by_id, &[1]).unwrap().next().unwrap(), Some(&user(1, "ann", 5)[..]));
+}
+
+#[test]
+fn a_fork_goes_on_with_its_own_sequence() {
+    let database = Database::new(&users_definition());
+    let mut writer = database.writer();
+    let users = table_id(&database, "users");
+    writer.insert(users, &user(0, "ann", 5), &mut Vec::new()).unwrap();
+    writer.commit(b"", 1).unwrap();
+    writer.writer_mut().publish();
+    let options = ForkOptions { name: "what-if".to_owned(), durability: Durability::Ephemeral };
+    let (fork, _) = database.store.fork(ForkId::MAIN, options).unwrap();
+    let mut forked = TableWriter::new(database.store.writer(fork.id).unwrap(), Arc::clone(&database.schema));
+    let mut generated = Vec::new();
+    for writer in [&mut forked, &mut writer] {
+        writer.insert(users, &user(0, "bob", 5), &mut generated).unwrap();
+        assert_eq!(generated, [2]);
+        assert_eq!(writer.row_count(users), 2);
     }
 }
