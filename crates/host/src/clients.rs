@@ -165,7 +165,7 @@ impl Clients {
         caller: Option<ClientKey>,
         metrics: &Metrics,
     ) -> Vec<QuerySetUpdate> {
-        if changes.tables.is_empty() || self.index.is_empty() {
+        if changes.tables.is_empty() || self.index.plan_count() == 0 {
             return Vec::new();
         }
         let mut for_caller = Vec::new();
@@ -221,7 +221,9 @@ impl Clients {
         for (subscriber, queries, caller) in sets {
             self.index.remove(subscriber);
             match compile_queries(&queries, schema, &caller) {
-                Ok(plans) => self.index.add(subscriber, plans),
+                Ok(plans) => {
+                    self.index.add(subscriber, plans);
+                }
                 Err(error) => self.fail_subscription(subscriber, &error),
             }
         }
@@ -249,9 +251,10 @@ pub(crate) fn compile_queries(
 ) -> Result<Vec<Arc<SubscriptionPlan>>, QueryError> {
     let mut plans: Vec<Arc<SubscriptionPlan>> = Vec::with_capacity(queries.len());
     for query in queries {
-        let plan = tine_query::compile_subscription(query, schema, caller)?;
-        if !plans.iter().any(|known| known.key() == plan.key()) {
-            plans.push(plan);
+        for plan in tine_query::compile_subscription_set(query, schema, caller)? {
+            if !plans.iter().any(|known| known.key() == plan.key()) {
+                plans.push(plan);
+            }
         }
     }
     Ok(plans)

@@ -31,7 +31,7 @@ pub(crate) struct DatabaseRow {
 impl DatabaseRow {
     fn encode(&self) -> Vec<u8> {
         let mut out = vec![ROW_VERSION];
-        out.extend_from_slice(self.owner.as_bytes());
+        out.put_identity(&self.owner);
         match &self.name {
             Some(name) => {
                 out.put_u8(0);
@@ -47,16 +47,12 @@ impl DatabaseRow {
         let mut reader = Reader::new(value);
         let version = reader.u8()?;
         if version != ROW_VERSION {
-            return Err(reader.invalid_tag("database row version", version));
+            return Err(DecodeError::InvalidTag { position: 0, tag: version });
         }
         let row = DatabaseRow {
-            identity: Identity::from_bytes(Reader::new(key).array()?),
-            owner: Identity::from_bytes(reader.array()?),
-            name: match reader.u8()? {
-                0 => Some(reader.str()?.into()),
-                1 => None,
-                tag => return Err(reader.invalid_tag("database name", tag)),
-            },
+            identity: Reader::new(key).identity()?,
+            owner: reader.identity()?,
+            name: if reader.option()? { Some(reader.str()?.into()) } else { None },
             created_micros: reader.i64()?,
         };
         reader.finish()?;
@@ -87,13 +83,13 @@ impl Control {
 
     /// Adds or replaces a row; durable when this returns.
     pub fn put(&mut self, row: &DatabaseRow) -> Result<(), HostError> {
-        let put = self.writer.put(DATABASES, row.identity.as_bytes(), &row.encode());
+        let put = self.writer.put(DATABASES, row.identity.as_le_bytes(), &row.encode());
         self.finish(put.map(drop))
     }
 
     /// Removes a row; durable when this returns.
     pub fn remove(&mut self, identity: Identity) -> Result<(), HostError> {
-        let deleted = self.writer.delete(DATABASES, identity.as_bytes());
+        let deleted = self.writer.delete(DATABASES, identity.as_le_bytes());
         self.finish(deleted.map(drop))
     }
 

@@ -136,8 +136,7 @@ impl Host {
             move |source| HostError::Io { action: format!("{action} {path}"), source }
         };
         env.create_dir_all(&directory.join("databases")).map_err(io("creating the data directory"))?;
-        let lock =
-            env.open(&directory.join("LOCK"), OpenMode::ReadWriteCreate).map_err(io("opening the lock file in"))?;
+        let lock = env.open(&directory.join("LOCK"), OpenMode::Create).map_err(io("opening the lock file in"))?;
         if !lock.try_lock_exclusive().map_err(io("locking"))? {
             return Err(HostError::DirectoryInUse(directory.display().to_string()));
         }

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tine_query::Caller;
 use tine_store::{Durability as ForkDurability, ForkInfo, ForkOptions};
-use tine_tables::TableRead;
 use tine_types::ConnectionId;
-use tine_types::protocol::{ClientMessage, QueryRows, RowListBuilder, ServerMessage, TableRows};
+use tine_types::protocol::{ClientMessage, QueryRows, ServerMessage};
 
 use crate::client::{CallArguments, CallReturn, ClientInfo, ClientSink, CloseReason, ReplyTo, Requester, SqlRows};
 use crate::clients::{ClientKey, Pending, QUERIES_PER_SET_MAX, QUERY_SETS_PER_CLIENT_MAX, Subscriber, compile_queries};
@@ -222,7 +221,7 @@ impl ForkWorker {
     fn sql(&mut self, requester: &Requester, text: &str) -> Result<SqlRows, CallFailure> {
         self.fork.host.metrics.queries.add(1);
         let caller = self.caller(requester.identity);
-        let limits = &self.fork.host.options.query_limits;
+        let limits = self.fork.host.options.query_limits;
         let selected = tine_query::select(text, &self.module.schema, &caller, self.tables(), limits)
             .map_err(|error| CallFailure::from_host(&HostError::Query(error)))?;
         Ok(SqlRows { columns: selected.columns, rows: selected.rows })
@@ -264,13 +263,10 @@ impl ForkWorker {
     }
 
     fn evaluate(&self, plans: &[Arc<tine_query::SubscriptionPlan>]) -> Result<QueryRows, String> {
-        let mut tables = Vec::with_capacity(plans.len());
-        for plan in plans {
-            let mut rows = RowListBuilder::new();
-            plan.evaluate(self.tables(), &mut rows).map_err(|error| error.to_string())?;
-            let static_size = self.tables().schema().table(plan.table_id()).and_then(|table| table.static_row_size);
-            tables.push(TableRows { table: plan.table_name().clone(), rows: rows.finish(static_size) });
-        }
+        let tables = plans
+            .iter()
+            .map(|plan| plan.evaluate_rows(self.tables()).map_err(|error| error.to_string()))
+            .collect::<Result<_, _>>()?;
         Ok(QueryRows { tables })
     }
 

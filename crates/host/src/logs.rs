@@ -108,7 +108,7 @@ impl ModuleLog {
     }
 
     fn open_file(env: &dyn Env, path: &Path) -> Option<(Box<dyn EnvFile>, u64)> {
-        let file = env.open(path, OpenMode::ReadWriteCreate).ok()?;
+        let file = env.open(path, OpenMode::Create).ok()?;
         let length = file.len().ok()?;
         Some((file, length))
     }

@@ -38,7 +38,8 @@ pub struct ActiveModule {
 impl ActiveModule {
     pub(crate) fn new(compiled: Arc<CompiledModule>, schema: Arc<DatabaseSchema>) -> Result<Self, HostError> {
         let def = compiled.def();
-        let hook = |event| def.lifecycle.iter().find(|hook| hook.event == event).map(|hook| &*hook.function_name);
+        let hook =
+            |event| def.lifecycle.iter().find(|hook| hook.lifecycle_spec == event).map(|hook| &*hook.function_name);
         let scheduled = |name: &str| def.schedules.iter().any(|schedule| &*schedule.function_name == name);
         let is_hook = |name: &str| def.lifecycle.iter().any(|hook| &*hook.function_name == name);
         let mut reducers = HashMap::new();
@@ -51,7 +52,7 @@ impl ActiveModule {
                 return_type: AlgebraicType::unit(),
                 callable: reducer.visibility == Visibility::ClientCallable && !scheduled(&name) && !is_hook(&name),
             });
-            reducers.insert(tine_types::module_def::canonical_function_name(def, &name).into(), function.clone());
+            reducers.insert(def.canonical_function_name(&name).into(), function.clone());
             reducers.insert(Box::from(&*name), function);
         }
         let mut procedures = HashMap::new();
@@ -64,7 +65,7 @@ impl ActiveModule {
                 return_type: inline(def, &procedure.return_type)?,
                 callable: procedure.visibility == Visibility::ClientCallable && !scheduled(&name),
             });
-            procedures.insert(tine_types::module_def::canonical_function_name(def, &name).into(), function.clone());
+            procedures.insert(def.canonical_function_name(&name).into(), function.clone());
             procedures.insert(Box::from(&*name), function);
         }
         let lifecycle = |event| hook(event).and_then(|name| reducers.get(name).cloned());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tine_base::cpu;
 use tine_lanes::LaneOptions;
 use tine_module::Limits;
-use tine_query::QueryLimits;
+use tine_query::SelectLimits;
 
 /// Requests of one connection that may be received and not yet handled; the peer's number.
 pub(crate) const CLIENT_REQUESTS_MAX: usize = 16_384;
@@ -36,7 +36,7 @@ pub struct HostOptions {
     /// Bounds of a module instance.
     pub instance_limits: Limits,
     /// Bounds of a query.
-    pub query_limits: QueryLimits,
+    pub query_limits: SelectLimits,
     /// Threads that run lanes whose work is not short.
     pub lane_threads: usize,
     /// Threads that run procedures.
@@ -54,7 +54,7 @@ impl HostOptions {
             reducer_deadline: Duration::from_secs(2),
             procedure_deadline: Duration::from_secs(60),
             instance_limits: Limits::default(),
-            query_limits: QueryLimits::default(),
+            query_limits: SelectLimits::default(),
             lane_threads: cores,
             // A procedure mostly waits; two at least, so that one that loops does not stop all others.
             procedure_threads: (2 * cores).max(2),

@@ -175,6 +175,7 @@ fn run(task: ProcedureTask) {
     let outcome = call(&task, &mut host);
     host.abandon();
     let head = host.head;
+    drop(host);
     let result = outcome.map(|value| CallReturn::Procedure { ty: task.function.return_type.clone(), value });
     task.fork.log.flush();
     task.reply.send(result, task.timestamp_micros, started.elapsed(), head);

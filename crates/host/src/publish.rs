@@ -35,7 +35,8 @@ impl ForkWorker {
         self.drop_instance();
         self.set_schema(module.schema.clone());
         self.module = module.clone();
-        let result = self.publish_transaction(&job, &module);
+        let previous = job.first.is_none().then_some(&*previous_module.schema);
+        let result = self.publish_transaction(&job, &module, previous);
         if let Err(error) = result {
             self.tables_mut().rollback();
             self.drop_instance();
@@ -49,13 +50,21 @@ impl ForkWorker {
         Ok(())
     }
 
-    fn publish_transaction(&mut self, job: &PublishJob, module: &Arc<ActiveModule>) -> Result<(), HostError> {
+    fn publish_transaction(
+        &mut self,
+        job: &PublishJob,
+        module: &Arc<ActiveModule>,
+        previous: Option<&DatabaseSchema>,
+    ) -> Result<(), HostError> {
         if self.fork.host.options.call_log {
             let hash = Record::Module { hash: *module.hash() };
             self.fork.store.append_call(self.fork.id, &hash.encode())?;
         }
         let program = job.program.clone();
         let schedules_run_on = self.fork.schedules_run_on();
+        if let Some(previous) = previous {
+            tine_tables::migrate(self.tables_mut().writer_mut(), previous, &module.schema)?;
+        }
         let meta = Meta { program, schema: module.schema.clone(), schedules_run_on };
         meta.write(self.tables_mut().writer_mut())?;
         if let (Some(_), Some(init)) = (&job.first, &module.init) {
@@ -96,7 +105,7 @@ pub(crate) fn new_schema(
     previous: Option<&DatabaseSchema>,
 ) -> Result<Arc<DatabaseSchema>, HostError> {
     let mut allocate = |count: u32| -> Result<u32, SchemaError> {
-        store.allocate_keyspaces(count).map(|first| first.get()).map_err(SchemaError::from)
+        store.allocate_keyspaces(count).map(|first| first.get()).map_err(|error| SchemaError::Allocate(error.into()))
     };
     Ok(Arc::new(DatabaseSchema::from_module_def(compiled.def(), previous, &mut allocate)?))
 }

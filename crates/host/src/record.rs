@@ -136,8 +136,8 @@ impl Record {
                 out.put_u8(FORMAT_VERSION);
                 out.put_u8(1);
                 out.put_u64(*number);
-                out.extend_from_slice(caller.as_bytes());
-                out.put_u128(connection.get());
+                out.put_identity(caller);
+                out.put_connection_id(*connection);
                 out.put_str(jwt_payload);
             }
             Record::Module { hash } => {
@@ -157,28 +157,24 @@ impl Record {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
         if version != FORMAT_VERSION {
-            return Err(reader.invalid_tag("call record version", version));
+            return Err(DecodeError::InvalidTag { position: 0, tag: version });
         }
-        let record = match reader.u8()? {
+        let record = match reader.tag(3)? {
             0 => Record::Call(Self::decode_call(&mut reader)?),
             1 => Record::Session {
                 number: reader.u64()?,
-                caller: Identity::from_bytes(reader.array()?),
-                connection: ConnectionId::new(reader.u128()?),
+                caller: reader.identity()?,
+                connection: reader.connection_id()?,
                 jwt_payload: reader.str()?.into(),
             },
-            2 => Record::Module { hash: reader.array()? },
-            tag => return Err(reader.invalid_tag("call record", tag)),
+            _ => Record::Module { hash: *reader.take(32)?.first_chunk().expect("32 bytes were taken") },
         };
         reader.finish()?;
         Ok(record)
     }
 
     fn decode_call(reader: &mut Reader<'_>) -> Result<CallRecord, DecodeError> {
-        let kind = reader.u8()?;
-        let Some(&kind) = CallKind::ALL.get(usize::from(kind)) else {
-            return Err(reader.invalid_tag("call kind", kind));
-        };
+        let kind = CallKind::ALL[usize::from(reader.tag(CallKind::ALL.len())?)];
         Ok(CallRecord {
             kind,
             function: reader.str()?.into(),
@@ -187,11 +183,7 @@ impl Record {
             timestamp_micros: reader.i64()?,
             seed: reader.u64()?,
             module: reader.u64()?,
-            failure: match reader.u8()? {
-                0 => Some(reader.str()?.into()),
-                1 => None,
-                tag => return Err(reader.invalid_tag("call failure", tag)),
-            },
+            failure: if reader.option()? { Some(reader.str()?.into()) } else { None },
         })
     }
 }

@@ -124,7 +124,7 @@ impl ForkWorker {
         fork.host.env.random_bytes(&mut seed);
         ForkWorker {
             // Whatever was committed before this worker began is at most as new as the newest log entry now.
-            head: Head { lsn: head, durable: fork.store.last_ticket() },
+            head: Head { lsn: head, durable: fork.store.stats().appended },
             fork,
             module,
             tables: Some(tables),
@@ -258,7 +258,8 @@ impl ForkWorker {
         let tables = self.tables.as_mut().expect("the writer is back in its place after every request");
         match tables.commit(&self.record, timestamp_micros) {
             Ok((commit, changes)) => {
-                if !commit.changed {
+                // A commit that only raised events changed nothing that is kept, but has something to tell.
+                if !commit.changed && changes.is_empty() {
                     return Ok(None);
                 }
                 self.head = Head { lsn: commit.lsn, durable: commit.durable };
