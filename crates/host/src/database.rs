@@ -45,13 +45,14 @@ impl Database {
     pub fn open(host: Arc<HostShared>, directory: &Path, row: DatabaseRow) -> Result<Arc<Database>, HostError> {
         let store = Store::open(StoreOptions::new(directory.to_owned()), host.env.clone())?;
         let durability = Arc::new(watch::Sender::new(Durability { ticket: store.durable(), failed: false }));
-        let (sender, failing) = (durability.clone(), store.clone());
+        let sender = durability.clone();
         store.on_durable(Box::new(move |ticket| {
-            let failed = failing.health().is_err();
-            sender.send_modify(|durability| {
-                durability.ticket = durability.ticket.max(ticket);
-                durability.failed |= failed;
-            });
+            sender.send_modify(|durability| durability.ticket = durability.ticket.max(ticket));
+        }));
+        let (sender, identity) = (durability.clone(), row.identity);
+        store.on_poisoned(Box::new(move |poison| {
+            tracing::error!(database = %identity.to_hex(), cause = %poison, disk_full = poison.disk_full, "the store refuses writes until the server is started again");
+            sender.send_modify(|durability| durability.failed = true);
         }));
         let log = Arc::new(ModuleLog::open(host.env.clone(), directory));
         Ok(Arc::new_cyclic(|this| Database {

@@ -270,7 +270,6 @@ impl ForkWorker {
             }
             Err(error) => {
                 tables.rollback();
-                self.fork.store_failed();
                 Err(table_failure(&error))
             }
         }
@@ -459,14 +458,6 @@ impl Fork {
                 });
                 CallFailure::Failed { code, message: error.public_message() }
             }
-        }
-    }
-
-    /// Tells the operator once per failure, and the connections that wait for durability at once, that the store is read-only.
-    pub(crate) fn store_failed(&self) {
-        if let Err(error) = self.store.health() {
-            tracing::error!(database = %self.database_identity.to_hex(), %error, "the store refuses writes");
-            self.durability.send_if_modified(|durability| !std::mem::replace(&mut durability.failed, true));
         }
     }
 }
