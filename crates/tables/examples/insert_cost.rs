@@ -67,7 +67,7 @@ fn measure(name: &str, mut transaction: impl FnMut(u64)) {
 
 fn main() {
     let directory = tempfile::TempDir::new().expect("a temporary directory");
-    let store = Store::open(StoreOptions::new(directory.path()), Arc::new(SystemEnv::default())).expect("a new store");
+    let store = Store::open(StoreOptions::new(directory.path()), Arc::new(SystemEnv)).expect("a new store");
     let mut allocate = |count| match store.allocate_keyspaces(count) {
         Ok(first) => Ok(first.get()),
         Err(error) => Err(SchemaError::Allocate(Box::new(error))),

@@ -15,8 +15,8 @@ use crate::error::TableError;
 use crate::ids::TableId;
 use crate::schema::DatabaseSchema;
 
-/// Most bytes of rows and bookkeeping one transaction may change. A transaction is held in memory
-/// three times over (undo list, this list, log record), so this bounds what one reducer can take.
+/// Most bytes of rows and bookkeeping one transaction may change. The log bounds the bytes that are written; this also
+/// covers what is not: the rows a transaction deletes and the events it announces.
 pub const TRANSACTION_BYTES_MAX: usize = 1 << 30;
 
 /// Bookkeeping bytes charged for each row operation beside the row itself.
@@ -266,7 +266,11 @@ mod tests {
 
     #[test]
     fn operations_reduce_to_a_net_difference() {
-        let cases: &[(&[(u32, ChangeKind, &'static str)], &[(u32, &[&str], &[&str])])] = &[
+        type Case = (
+            &'static [(u32, ChangeKind, &'static str)],
+            &'static [(u32, &'static [&'static str], &'static [&'static str])],
+        );
+        let cases: &[Case] = &[
             (&[], &[]),
             (&[(1, Insert, "a")], &[(1, &["a"], &[])]),
             (&[(1, Insert, "a"), (1, Delete, "a")], &[]),

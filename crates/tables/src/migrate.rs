@@ -17,6 +17,8 @@ use crate::write::{push_index_columns, put_entry, sequence};
 /// Rows or keys taken from a cursor at a time: the cursor cannot stay open while the writer writes.
 const BATCH_ENTRIES: usize = 1024;
 
+type Entry = (Vec<u8>, Vec<u8>);
+
 /// What a migration did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Migration {
@@ -121,12 +123,8 @@ fn clear_keyspace(writer: &mut Writer, keyspace: KeyspaceId) -> Result<(), Table
     }
 }
 
-/// The next entries after `last`, up to [`BATCH_ENTRIES`].
-fn read_batch(
-    writer: &Writer,
-    keyspace: KeyspaceId,
-    last: Option<&[u8]>,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableError> {
+/// The next entries (key and value) after `last`, up to [`BATCH_ENTRIES`].
+fn read_batch(writer: &Writer, keyspace: KeyspaceId, last: Option<&[u8]>) -> Result<Vec<Entry>, TableError> {
     let start = last.map_or(Bound::Unbounded, Bound::Excluded);
     let mut cursor = writer.range(keyspace, start, Bound::Unbounded, Direction::Forward);
     let mut batch = Vec::new();

@@ -327,8 +327,8 @@ fn check_state(reader: &dyn TableRead, ids: &Ids, model: &Model) {
     }
     assert_eq!(reader.store().len(ids.by_text.keyspace()), model.notes.len() as u64);
     for person in &model.people {
-        assert_eq!(index_rows(reader, ids.by_id, &person.0.to_le_bytes(), read_person), [person.clone()]);
-        assert_eq!(index_rows(reader, ids.by_name, &text(&person.1), read_person), [person.clone()]);
+        assert_eq!(index_rows(reader, ids.by_id, &person.0.to_le_bytes(), read_person), std::slice::from_ref(person));
+        assert_eq!(index_rows(reader, ids.by_name, &text(&person.1), read_person), std::slice::from_ref(person));
         assert!(reader.contains_row(ids.people, &person_row(person)).unwrap());
         let team: Vec<Person> = model.people.iter().filter(|other| other.2 == person.2).cloned().collect();
         assert_eq!(index_rows(reader, ids.by_team, &person.2.to_le_bytes(), read_person), team);

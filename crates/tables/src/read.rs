@@ -54,7 +54,10 @@ pub trait TableRead {
         }
         if index.unique {
             return match store.get(index.id.keyspace(), &encoded)? {
-                Some(row_key) => RowCursor::over_one(store, table.id.keyspace(), &row_key),
+                Some(row_key) => match store.get(table.id.keyspace(), &row_key)? {
+                    Some(row) => Ok(RowCursor { source: Source::One { row, returned: false } }),
+                    None => Err(IndexPlace { table, index }.damaged()),
+                },
                 None => Ok(RowCursor::empty()),
             };
         }

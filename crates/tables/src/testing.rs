@@ -71,7 +71,7 @@ pub(crate) struct Database {
 impl Database {
     pub fn new(def: &ModuleDef) -> Database {
         let directory = TempDir::new().unwrap();
-        let store = Store::open(StoreOptions::new(directory.path()), Arc::new(SystemEnv::default())).unwrap();
+        let store = Store::open(StoreOptions::new(directory.path()), Arc::new(SystemEnv)).unwrap();
         let schema = build(def, None, &store).unwrap();
         Database { store, schema: Arc::new(schema), _directory: directory }
     }
