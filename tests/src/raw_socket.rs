@@ -100,7 +100,12 @@ impl RawSocket {
     ///
     /// # Panics
     /// When there is no server.
-    pub fn handshake(address: &str, database: &str, query: &str, protocols: Option<&str>) -> Result<RawSocket, Refusal> {
+    pub fn handshake(
+        address: &str,
+        database: &str,
+        query: &str,
+        protocols: Option<&str>,
+    ) -> Result<RawSocket, Refusal> {
         let mut stream = TcpStream::connect(address).expect("the server is there");
         stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a timeout can be set");
         stream.set_nodelay(true).expect("an option can be set");

@@ -40,7 +40,8 @@ pub trait Row: Sized {
 impl Row for Person {
     fn decode(row: &[u8]) -> Person {
         let mut reader = Reader::new(row);
-        let mut read = || Ok::<_, tine_types::bsatn::DecodeError>((reader.u64()?, reader.str()?.to_owned(), reader.u32()?));
+        let mut read =
+            || Ok::<_, tine_types::bsatn::DecodeError>((reader.u64()?, reader.str()?.to_owned(), reader.u32()?));
         let (id, name, age) = read().expect("a person");
         Person { id, name, age }
     }

@@ -273,7 +273,10 @@ pub fn launch(data: &Path, log: &Path, listen: &str, options: &[String]) -> Resu
     let log_file = open_log(log);
     let begin = log_file.metadata().map_or(0, |facts| facts.len());
     let mut command = Command::new(binary());
-    command.arg("serve").arg("--data-dir").arg(data).args(["--listen", listen]).args(options);
+    command.arg("serve").arg("--data-dir").arg(data).args(options);
+    if !options.iter().any(|option| option == "--listen") {
+        command.args(["--listen", listen]);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
     clean_environment(&mut command, log.parent().unwrap_or(data));
     // SAFETY: prctl is async-signal-safe and touches no memory of the parent.

@@ -62,7 +62,10 @@ async fn rows_move_without_reload_and_a_switch_shows_another_fork() {
 
     let back = "document.querySelector('#forks button[data-fork=\"main\"]').click()";
     browser.evaluate(back).await.expect("clicked");
-    browser.until("main again", &format!("document.body.dataset.fork === 'main' && {}", lot(120)), SOON).await.expect("main's rows");
+    browser
+        .until("main again", &format!("document.body.dataset.fork === 'main' && {}", lot(120)), SOON)
+        .await
+        .expect("main's rows");
     assert_eq!(browser.evaluate("window.untouched").await.expect("asked"), json!(true), "the page was reloaded");
     assert!(browser.complaints.is_empty(), "the page complains: {:?}", browser.complaints);
 }

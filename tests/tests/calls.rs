@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use serde_json::json;
-use tine_client::{CallFailure, ClientError, ConnectOptions, Connection, protocol::ClientMessage, protocol::ServerMessage};
+use tine_client::{
+    CallFailure, ClientError, ConnectOptions, Connection, protocol::ClientMessage, protocol::ServerMessage,
+};
 use tine_tests::{
     rows::{self, Person},
     server::{Owned, TestServer, single_file},

@@ -175,7 +175,8 @@ fn contents(directory: &Path, like: &Contents) -> Contents {
 async fn stopped_with_log() -> (TestServer, Owned, PathBuf, u64) {
     let mut server = TestServer::start();
     let database = server.publish_probe("damaged");
-    let mut connection = Connection::connect(ConnectOptions::new(server.url(), &database.name)).await.expect("connected");
+    let mut connection =
+        Connection::connect(ConnectOptions::new(server.url(), &database.name)).await.expect("connected");
     for sequence in 0..50 {
         connection.call_reducer("append", rows::append(1, sequence, "a row of some length")).await.expect("appended");
     }

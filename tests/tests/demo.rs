@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tine_tests::{command::{run_within, tine}, keep::TestDirectory};
+use tine_tests::{
+    command::{run_within, tine},
+    keep::TestDirectory,
+};
 
 /// How long the demo may take on a busy machine; on a free one it takes about 15 s.
 const LIMIT: Duration = Duration::from_secs(120);

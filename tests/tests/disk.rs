@@ -74,7 +74,14 @@ async fn append_until_refused(connection: &mut Connection, from: u32) -> (u32, S
 
 /// What holds after the disk failed, however it failed: writes are refused with a typed error, reads go
 /// on, and after a restart on a good disk everything confirmed is there.
-async fn check_after_fault(server: Server, directory: &TestDirectory, env: &FaultEnv, token: &str, confirmed: u32, words: &str) {
+async fn check_after_fault(
+    server: Server,
+    directory: &TestDirectory,
+    env: &FaultEnv,
+    token: &str,
+    confirmed: u32,
+    words: &str,
+) {
     assert!(!words.is_empty(), "the refusal has no words");
     let mut other = connect(&server, token, false).await;
     let seen = sequences(&mut other).await;

@@ -132,15 +132,28 @@ fn sql_selects() {
     assert_eq!(rows("SELECT * FROM person WHERE id = 1"), json!([[1, "Ada", 36]]));
     assert_eq!(rows("SELECT name AS who FROM person WHERE age < 30"), json!([["Bo"]]));
     assert_eq!(rows("SELECT COUNT(*) AS n FROM person"), json!([[3]]));
-    assert_eq!(rows("SELECT * FROM person WHERE age = 36 AND (name = 'Ada' OR name <> 'Cleo')"), json!([[1, "Ada", 36]]));
+    assert_eq!(
+        rows("SELECT * FROM person WHERE age = 36 AND (name = 'Ada' OR name <> 'Cleo')"),
+        json!([[1, "Ada", 36]])
+    );
     assert_eq!(rows("SELECT name FROM person WHERE age >= 7 LIMIT 2").as_array().map(Vec::len), Some(2));
     let reply = sql("SELECT id, name FROM person WHERE id = 2").json();
     assert_eq!(reply[0]["schema"]["elements"].as_array().map(Vec::len), Some(2), "{reply}");
 
     for bad in [
-        "", "SELECT", "SELECT * FROM nowhere", "SELECT nothing FROM person", "SELECT * FROM person WHERE age = 'old'",
-        "SELECT * FROM person ORDER BY age", "SELECT SUM(age) FROM person", "SELECT * FROM person; SELECT * FROM person",
-        "SELECT * FROM person WHERE age + 1 = 2", "DROP TABLE person", "SELECT * FROM secret", "\u{0}", "SELECT 'open",
+        "",
+        "SELECT",
+        "SELECT * FROM nowhere",
+        "SELECT nothing FROM person",
+        "SELECT * FROM person WHERE age = 'old'",
+        "SELECT * FROM person ORDER BY age",
+        "SELECT SUM(age) FROM person",
+        "SELECT * FROM person; SELECT * FROM person",
+        "SELECT * FROM person WHERE age + 1 = 2",
+        "DROP TABLE person",
+        "SELECT * FROM secret",
+        "\u{0}",
+        "SELECT 'open",
     ] {
         let reply = sql(bad);
         assert_eq!(reply.status, 400, "`{bad}`: {}", reply.body);
@@ -220,7 +233,8 @@ fn publishing_and_who_may() {
         assert_eq!(bad.status, 400, "`{name}`: {}", bad.body);
     }
     let listed = send(server, "GET", "/v1/database", &[("authorization", &format!("Bearer {stranger}"))], b"").json();
-    let names: Vec<&str> = listed["databases"].as_array().expect("a list").iter().filter_map(|one| one["name"].as_str()).collect();
+    let names: Vec<&str> =
+        listed["databases"].as_array().expect("a list").iter().filter_map(|one| one["name"].as_str()).collect();
     assert_eq!(names, ["http-new"], "only one's own are listed");
 }
 

@@ -56,7 +56,8 @@ async fn twenty_thousand_queued_requests_close_their_sender() {
 async fn ten_thousand_queued_requests_are_all_answered() {
     let server = TestServer::shared();
     let database = server.publish_probe("long-queue");
-    let mut connection = Connection::connect(ConnectOptions::new(server.url(), &database.name)).await.expect("connected");
+    let mut connection =
+        Connection::connect(ConnectOptions::new(server.url(), &database.name)).await.expect("connected");
     let calls: Vec<ClientMessage> = (0..10_000).map(noop).collect();
     connection.send(&calls).await.expect("sent");
     for expected in 0..10_000 {

@@ -75,7 +75,9 @@ impl Books {
     /// Crates and coins that changed hands since `before`.
     pub fn volume_since(&self, before: &Books) -> (u64, u64) {
         let pairs = self.goods.iter().zip(&before.goods);
-        pairs.fold((0, 0), |(units, coins), (now, then)| (units + now.units - then.units, coins + now.coins - then.coins))
+        pairs.fold((0, 0), |(units, coins), (now, then)| {
+            (units + now.units - then.units, coins + now.coins - then.coins)
+        })
     }
 
     /// The prices since `before` in percent of the opening prices; none when nothing was sold.
@@ -97,7 +99,8 @@ impl Books {
             return 0.0;
         }
         // Purses are sorted richest first.
-        let weighted: f64 = self.purses.iter().rev().zip(1_u32..).map(|(coins, rank)| f64::from(rank) * *coins as f64).sum();
+        let weighted: f64 =
+            self.purses.iter().rev().zip(1_u32..).map(|(coins, rank)| f64::from(rank) * *coins as f64).sum();
         2.0 * weighted / (count * total) - (count + 1.0) / count
     }
 }

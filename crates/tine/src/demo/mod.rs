@@ -117,7 +117,11 @@ async fn show<'a>(
     let page = assets::write_page(directory)?;
     let mut server = ServerProcess::start(directory, &page, args.port)?;
     let url = server.url().to_owned();
-    screen.say(&format!("server process {} is ready at {url} after {} ms", server.pid(), server.ready_after.as_millis()));
+    screen.say(&format!(
+        "server process {} is ready at {url} after {} ms",
+        server.pid(),
+        server.ready_after.as_millis()
+    ));
     let (owner, owner_token) = publish(screen, &url, directory)?;
     let cast = Cast::new(hire(&url, args.agents)?);
     let mut stage = Stage { owner, owner_token, url: url.clone(), cast, screen };
@@ -165,8 +169,7 @@ fn publish(screen: &Screen, url: &str, directory: &Path) -> anyhow::Result<(Http
 
 /// Makes an identity for every agent.
 fn hire(url: &str, agents: u16) -> anyhow::Result<Vec<Credentials>> {
-    const NAMES: [&str; 12] =
-        ["Ada", "Bo", "Cleo", "Dag", "Edda", "Finn", "Gul", "Hana", "Ivo", "Juno", "Kaz", "Lena"];
+    const NAMES: [&str; 12] = ["Ada", "Bo", "Cleo", "Dag", "Edda", "Finn", "Gul", "Hana", "Ivo", "Juno", "Kaz", "Lena"];
     let client = HttpClient::new(url)?;
     let hire = |number: usize| {
         let made = client.create_identity()?;
@@ -271,11 +274,7 @@ impl Stage<'_> {
     }
 
     /// Kills the server under load, restarts it and compares.
-    async fn crash(
-        &self,
-        server: &mut ServerProcess,
-        mut sessions: Vec<Session>,
-    ) -> anyhow::Result<Crash> {
+    async fn crash(&self, server: &mut ServerProcess, mut sessions: Vec<Session>) -> anyhow::Result<Crash> {
         self.screen.act("kill -9 of the server under confirmed load");
         let paces: Vec<Pace> = sessions.iter().map(|session| Pace::start(&session.venue.tally)).collect();
         self.watch(&mut sessions, LOAD_BEFORE_KILL).await?;

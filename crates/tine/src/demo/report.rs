@@ -38,11 +38,7 @@ impl Screen {
     /// A line without the time.
     pub fn raw(&self, text: &str) {
         // A closed pipe is no reason to stop: the exit status is the result.
-        let _ = if self.json {
-            writeln!(std::io::stderr(), "{text}")
-        } else {
-            writeln!(std::io::stdout(), "{text}")
-        };
+        let _ = if self.json { writeln!(std::io::stderr(), "{text}") } else { writeln!(std::io::stdout(), "{text}") };
     }
 
     /// A mark for a check.
@@ -166,10 +162,10 @@ impl Report {
 pub fn table(outcomes: &[Outcome], screen: &Screen) -> String {
     let head = ["fork", "rules", "made in", "calls/s", "sales", "crates", "prices", "fees", "gini, books"];
     let rows: Vec<[String; 9]> = outcomes.iter().map(|outcome| outcome.cells(screen)).collect();
-    let visible = |cell: &str| cell.replace("\x1b[32m", "").replace("\x1b[31m", "").replace("\x1b[0m", "").chars().count();
-    let width = |column: usize| {
-        rows.iter().map(|row| visible(&row[column])).chain([head[column].len()]).max().unwrap_or(0)
-    };
+    let visible =
+        |cell: &str| cell.replace("\x1b[32m", "").replace("\x1b[31m", "").replace("\x1b[0m", "").chars().count();
+    let width =
+        |column: usize| rows.iter().map(|row| visible(&row[column])).chain([head[column].len()]).max().unwrap_or(0);
     let widths: [usize; 9] = std::array::from_fn(width);
     let mut text = String::new();
     let mut line = |cells: &[&str]| {

@@ -148,13 +148,7 @@ impl Mind {
         Some(Move::Sell { ticket: self.take_ticket(), good, units, reserve, open_ms })
     }
 
-    fn bid(
-        &mut self,
-        floor: &Floor,
-        policy: &Policy,
-        wall_micros: i64,
-        busy: impl Fn(u64) -> bool,
-    ) -> Option<Move> {
+    fn bid(&mut self, floor: &Floor, policy: &Policy, wall_micros: i64, busy: impl Fn(u64) -> bool) -> Option<Move> {
         let first = *floor.auctions.keys().next()?;
         let last = *floor.auctions.keys().next_back()?;
         let start = first + self.random.below((last - first + 1) as usize) as u64;

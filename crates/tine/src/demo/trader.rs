@@ -101,10 +101,8 @@ impl Trader {
         let join = wire::join(&self.credentials.name);
         connection.call_reducer("join", join).await?;
         let id = self.credentials.identity.to_hex();
-        let account = [
-            format!("SELECT * FROM agent WHERE id = 0x{id}"),
-            format!("SELECT * FROM holding WHERE owner = 0x{id}"),
-        ];
+        let account =
+            [format!("SELECT * FROM agent WHERE id = 0x{id}"), format!("SELECT * FROM holding WHERE owner = 0x{id}")];
         let rows = connection.subscribe(ACCOUNT_QUERY_SET, &[&account[0], &account[1]]).await?;
         self.learn_account(&rows)?;
         // Numbers from here on are the trader's; the helpers above used the first ones.

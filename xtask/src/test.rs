@@ -1,0 +1,122 @@
+//! `cargo xtask test`: everything, with one closing line that counts.
+
+use std::{fs, path::Path, time::Instant};
+
+use anyhow::Context;
+
+use crate::{
+    process::{self, cargo, command, exists},
+    root, target, tidy,
+};
+
+/// What ran.
+#[derive(Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Count {
+    /// Adds a closing line of cargo's test runner: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+    fn add_line(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else { return };
+        let number = |word: &str| {
+            let part = result.split([';', '.']).find(|part| part.trim_end().ends_with(word))?;
+            part.split_whitespace().next()?.parse::<usize>().ok()
+        };
+        self.passed += number(" passed").unwrap_or(0);
+        self.failed += number(" failed").unwrap_or(0);
+        self.skipped += number(" ignored").unwrap_or(0);
+    }
+
+    /// Counts one check that is not a test of cargo's.
+    fn add(&mut self, passed: bool) {
+        self.passed += usize::from(passed);
+        self.failed += usize::from(!passed);
+    }
+}
+
+/// Runs every test; an error when one fails.
+pub fn run(long: bool) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let evidence = target().join("tine-tests");
+    if evidence.exists() {
+        fs::remove_dir_all(&evidence).with_context(|| format!("cannot clear {}", evidence.display()))?;
+    }
+    let mut count = Count::default();
+    let tidy = tidy::run();
+    if let Err(error) = &tidy {
+        eprintln!("tidy: {error:#}");
+    }
+    count.add(tidy.is_ok());
+
+    install_packages()?;
+    // The binary under test first: tests must not wait for a build, and it is what users run.
+    process::run(&mut cargo(&["build", "--release", "--package", "tine"]))?;
+    let units = ["test", "--workspace", "--exclude", "tine-tests", "--no-fail-fast"];
+    let units_passed = process::run_seeing(&mut cargo(&units), |line| count.add_line(line))?;
+    let mut whole = cargo(&["test", "--package", "tine-tests", "--no-fail-fast"]);
+    whole.env("TINE_BINARY", target().join("release/tine"));
+    if long {
+        whole.env("TINE_TESTS_LONG", "1");
+    }
+    let whole_passed = process::run_seeing(&mut whole, |line| count.add_line(line))?;
+
+    // A test that skips itself passes as far as cargo knows; it left a note.
+    let skipped = fs::read_dir(evidence.join("skipped")).map_or(0, |notes| notes.count());
+    count.passed = count.passed.saturating_sub(skipped);
+    count.skipped += skipped;
+    let all = units_passed && whole_passed && tidy.is_ok() && count.failed == 0;
+    println!();
+    println!("every test took {} s", started.elapsed().as_secs());
+    if !all && count.failed == 0 {
+        // A runner that failed without a count, such as a test that does not compile.
+        count.failed = 1;
+    }
+    println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
+    anyhow::ensure!(all, "not everything passed");
+    Ok(())
+}
+
+/// Installs the npm packages of the whole-program tests into `target/npm`, from the lock file only.
+fn install_packages() -> anyhow::Result<()> {
+    let folder = target().join("npm");
+    let source = root().join("tests/npm");
+    if !exists("npm") {
+        println!("test: there is no npm; the tests of the npm SDK will be skipped");
+        return Ok(());
+    }
+    if folder.join("node_modules/spacetimedb").exists() && same(&source, &folder)? {
+        return Ok(());
+    }
+    fs::create_dir_all(&folder)?;
+    for name in ["package.json", "package-lock.json"] {
+        fs::copy(source.join(name), folder.join(name)).with_context(|| format!("cannot copy {name}"))?;
+    }
+    let mut install = command("npm", &["ci", "--no-audit", "--no-fund", "--ignore-scripts"]);
+    process::run(install.current_dir(&folder))
+}
+
+/// Whether the packages in `target/npm` come from the lock file of the repository.
+fn same(source: &Path, folder: &Path) -> anyhow::Result<bool> {
+    let name = "package-lock.json";
+    let installed = fs::read(folder.join(name)).unwrap_or_default();
+    Ok(installed == fs::read(source.join(name)).with_context(|| format!("cannot read {name}"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Count;
+
+    #[test]
+    fn closing_lines_are_added_up() {
+        let mut count = Count::default();
+        count
+            .add_line("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.51s");
+        count
+            .add_line("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 9s");
+        count.add_line("running 12 tests");
+        assert_eq!((count.passed, count.failed, count.skipped), (14, 3, 1));
+    }
+}
