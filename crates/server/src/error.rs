@@ -1,0 +1,235 @@
+//! Errors as HTTP answers: status, text body and the header `tine-error` with the stable code.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tine_host::{CallFailure, HostError};
+use tine_store::ForkError;
+
+use crate::auth::{AuthError, KeyError};
+
+/// Header that carries the stable code of an error.
+pub(crate) const ERROR_HEADER: &str = "tine-error";
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The data directory's host could not be opened.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The key files are not usable.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The address could not be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address asked for.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A thread that opened or closed the data directory panicked; the log has the message.
+    #[error("opening or closing the data directory ended in a panic")]
+    Panicked,
+}
+
+impl ServerError {
+    /// The stable code of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ServerError::Host(error) => error.code(),
+            ServerError::Keys(error) => error.code(),
+            ServerError::Listen { .. } => "TN0704",
+            ServerError::Panicked => "TN0705",
+        }
+    }
+}
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    #[error("no valid protocol selected")]
+    NoProtocol,
+    #[error("this address is a WebSocket: the request must be an upgrade, version 13")]
+    UpgradeRequired,
+    #[error("the query of the address cannot be decoded")]
+    BadQuery,
+    #[error("invalid {name}: expected {expected}")]
+    BadParameter { name: &'static str, expected: &'static str },
+    #[error("the body cannot be read: {0}")]
+    BadBody(String),
+    #[error("the body is larger than {0} bytes")]
+    BodyTooLarge(usize),
+    #[error("the header `content-type` is missing: expected {0}")]
+    ContentTypeMissing(&'static str),
+    #[error("the content type is not supported: expected {0}")]
+    ContentTypeUnknown(&'static str),
+    #[error("the request took longer than {0} s")]
+    TimedOut(u64),
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    #[error("the change was made but cannot be confirmed: {0}")]
+    NotDurable(&'static str),
+    #[error("no such page")]
+    NoSuchRoute,
+    #[error("this address does not take the method {0}")]
+    MethodNotAllowed(String),
+    #[error("the token is not one of the identity `{0}`")]
+    OtherIdentity(String),
+    #[error("{}", refused_publish(.0))]
+    Publish(HostError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Call(#[from] CallFailure),
+    #[error("{0}")]
+    Statement(CallFailure),
+    #[error("clear=true is not supported: delete the database and publish it again")]
+    ClearUnsupported,
+    #[error("WebAssembly modules are not supported: publish TypeScript or JavaScript")]
+    WasmUnsupported,
+    #[error("the statement is longer than {0} bytes")]
+    StatementTooLong(usize),
+    #[error("the server cannot take writes: {0}")]
+    NotReady(HostError),
+    #[error("the request was dropped: the database was closed while it ran")]
+    Dropped,
+}
+
+/// The two sentences tools recognise.
+fn refused_publish(error: &HostError) -> String {
+    match error {
+        HostError::Schema(_) => format!("Database update rejected: {error}"),
+        HostError::Compile(_) | HostError::Load(_) | HostError::InitFailed(_) | HostError::BadProgram(_) => {
+            format!("Failed to create or update the database: {error}")
+        }
+        _ => error.to_string(),
+    }
+}
+
+impl RequestError {
+    /// The stable code of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            RequestError::Auth(error) => error.code(),
+            RequestError::NoProtocol => "TN0720",
+            RequestError::UpgradeRequired => "TN0721",
+            RequestError::BadQuery => "TN0722",
+            RequestError::BadParameter { .. } => "TN0723",
+            RequestError::BadBody(_) => "TN0724",
+            RequestError::BodyTooLarge(_) => "TN0725",
+            RequestError::ContentTypeMissing(_) => "TN0726",
+            RequestError::ContentTypeUnknown(_) => "TN0727",
+            RequestError::TimedOut(_) => "TN0728",
+            RequestError::ShuttingDown => "TN0729",
+            RequestError::NotDurable(_) => "TN0730",
+            RequestError::NoSuchRoute => "TN0731",
+            RequestError::MethodNotAllowed(_) => "TN0732",
+            RequestError::OtherIdentity(_) => "TN0733",
+            RequestError::Dropped => "TN0734",
+            RequestError::ClearUnsupported => "TN0735",
+            RequestError::WasmUnsupported => "TN0736",
+            RequestError::StatementTooLong(_) => "TN0737",
+            RequestError::NotReady(error) => error.code(),
+            RequestError::Publish(error) | RequestError::Host(error) => error.code(),
+            RequestError::Call(error) | RequestError::Statement(error) => error.code(),
+        }
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            RequestError::Auth(AuthError::MalformedHeader) => StatusCode::BAD_REQUEST,
+            RequestError::Auth(_) => StatusCode::UNAUTHORIZED,
+            RequestError::NoProtocol
+            | RequestError::BadQuery
+            | RequestError::BadParameter { .. }
+            | RequestError::BadBody(_)
+            | RequestError::ContentTypeMissing(_)
+            | RequestError::OtherIdentity(_)
+            | RequestError::ClearUnsupported
+            | RequestError::WasmUnsupported
+            | RequestError::StatementTooLong(_) => StatusCode::BAD_REQUEST,
+            RequestError::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
+            RequestError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            RequestError::ContentTypeUnknown(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            RequestError::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
+            RequestError::ShuttingDown | RequestError::NotDurable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            RequestError::NotReady(_) | RequestError::Dropped => StatusCode::SERVICE_UNAVAILABLE,
+            RequestError::NoSuchRoute => StatusCode::NOT_FOUND,
+            RequestError::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            RequestError::Publish(error) | RequestError::Host(error) => host_status(error),
+            RequestError::Call(failure) => call_status(failure),
+            RequestError::Statement(failure) => match call_status(failure) {
+                StatusCode::SERVICE_UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::FORBIDDEN => StatusCode::FORBIDDEN,
+                _ => StatusCode::BAD_REQUEST,
+            },
+        }
+    }
+}
+
+/// What a module's own errors are answered with, so that they can be told from the server's.
+pub(crate) fn module_error_status() -> StatusCode {
+    StatusCode::from_u16(530).expect("530 is a valid status")
+}
+
+fn call_status(failure: &CallFailure) -> StatusCode {
+    match failure {
+        CallFailure::NoSuchFunction => StatusCode::NOT_FOUND,
+        CallFailure::BadArguments(_) => StatusCode::BAD_REQUEST,
+        CallFailure::Refused(_) => StatusCode::FORBIDDEN,
+        CallFailure::User(_) => module_error_status(),
+        CallFailure::Failed { code, .. } => match &code[..4] {
+            "TN05" | "TN03" => module_error_status(),
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        },
+    }
+}
+
+impl IntoResponse for RequestError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let code = HeaderValue::from_static(self.code());
+        let text = self.to_string();
+        if status.is_server_error() && status != module_error_status() {
+            tracing::warn!(%status, code = self.code(), error = %text, "request failed");
+        }
+        let mut response = (status, text).into_response();
+        response.headers_mut().insert(ERROR_HEADER, code);
+        if status == StatusCode::UPGRADE_REQUIRED {
+            response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    }
+}
+
+fn host_status(error: &HostError) -> StatusCode {
+    match error {
+        HostError::NotFound(_) => StatusCode::NOT_FOUND,
+        HostError::NameTaken(_) | HostError::ForksPresent(_) => StatusCode::CONFLICT,
+        HostError::NotAuthorized { .. } | HostError::AdminRequired => StatusCode::FORBIDDEN,
+        HostError::InvalidName(_)
+        | HostError::Compile(_)
+        | HostError::Load(_)
+        | HostError::Schema(_)
+        | HostError::InitFailed(_)
+        | HostError::BadProgram(_)
+        | HostError::MainFork(_)
+        | HostError::NeverConfirmed
+        | HostError::Query(_) => StatusCode::BAD_REQUEST,
+        HostError::Closed | HostError::Overloaded(_) | HostError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        HostError::Fork(ForkError::NameTaken(_)) => StatusCode::CONFLICT,
+        HostError::Fork(ForkError::NameTooLong { .. }) => StatusCode::BAD_REQUEST,
+        HostError::Fork(ForkError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,
+        HostError::DirectoryInUse(_)
+        | HostError::WrongVersion { .. }
+        | HostError::Damaged(_)
+        | HostError::Open(_)
+        | HostError::Table(_)
+        | HostError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}

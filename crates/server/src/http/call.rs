@@ -1,0 +1,119 @@
+//! Calling functions and running statements.
+//!
+//! A reply is confirmed unless the request says `?confirmed=false`: it waits until the commit it may
+//! depend on is on stable storage. Waiting delays this reply only; the lane has long gone on.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tine_host::{CallArguments, CallReturn, ForkHandle, Reply, SqlRows};
+use tine_types::bsatn::Reader;
+use tine_types::json::{bsatn_to_json, product_to_sql_json, product_type_to_json};
+use tokio::sync::oneshot;
+
+use super::{LSN_HEADER, Who, content_type, micros, read_body, set_number, wait_durable};
+use crate::error::RequestError;
+use crate::parameters::Parameters;
+use crate::server::Shared;
+
+/// Longest statement, in bytes.
+const STATEMENT_BYTES_MAX: usize = 50_000;
+
+/// `POST /v1/database/:name/call/:function`.
+pub(crate) async fn call(
+    State(shared): State<Arc<Shared>>,
+    Path((name, function)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    Extension(identified): Who,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, RequestError> {
+    match content_type(&headers).as_deref() {
+        Some("application/json") => {}
+        Some(_) => return Err(RequestError::ContentTypeUnknown("application/json")),
+        None => return Err(RequestError::ContentTypeMissing("application/json")),
+    }
+    let is_confirmed = Parameters::parse(query.as_deref().unwrap_or(""))?.boolean("confirmed")?.unwrap_or(true);
+    let fork = shared.host.resolve(&name)?;
+    let body = read_body(&headers, body, shared.limits.body_bytes_max).await?;
+    let arguments = parse_arguments(&body)?;
+    let (reply_to, reply) = oneshot::channel();
+    // The receiver is gone when the request was given up: then nobody wants the reply.
+    fork.call(identified.requester(), &function, arguments, Box::new(move |reply| drop(reply_to.send(reply))));
+    let reply: Reply<CallReturn> = reply.await.map_err(|_| RequestError::Dropped)?;
+    confirm(&fork, &reply, is_confirmed).await?;
+    let mut response = match reply.result? {
+        CallReturn::Reducer => StatusCode::OK.into_response(),
+        CallReturn::Procedure { ty, value } => {
+            let value = bsatn_to_json(&ty, &mut Reader::new(&value)).expect("the host checked the value against its type");
+            super::json(StatusCode::OK, &value)
+        }
+    };
+    set_number(&mut response, "spacetime-execution-duration-micros", micros(reply.duration));
+    set_number(&mut response, LSN_HEADER, reply.lsn.get());
+    Ok(response)
+}
+
+/// An array in order of the parameters or an object by their names; nothing at all is an empty array.
+fn parse_arguments(body: &[u8]) -> Result<CallArguments, RequestError> {
+    if body.is_empty() {
+        return Ok(CallArguments::Json(Value::Array(Vec::new())));
+    }
+    match serde_json::from_slice(body) {
+        Ok(value @ (Value::Array(_) | Value::Object(_))) => Ok(CallArguments::Json(value)),
+        Ok(_) => Err(RequestError::BadBody("expected an array or an object of arguments".to_owned())),
+        Err(error) => Err(RequestError::BadBody(error.to_string())),
+    }
+}
+
+/// Only an outcome that may stand on a commit is worth waiting for.
+async fn confirm<T>(fork: &ForkHandle, reply: &Reply<T>, is_confirmed: bool) -> Result<(), RequestError> {
+    match is_confirmed && reply.result.is_ok() {
+        true => wait_durable(fork.durability(), reply.durable).await,
+        false => Ok(()),
+    }
+}
+
+/// `POST /v1/database/:name/sql`.
+pub(crate) async fn sql(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    Extension(identified): Who,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, RequestError> {
+    let is_confirmed = Parameters::parse(query.as_deref().unwrap_or(""))?.boolean("confirmed")?.unwrap_or(true);
+    let fork = shared.host.resolve(&name)?;
+    let body = match read_body(&headers, body, shared.limits.body_bytes_max).await {
+        Ok(body) if body.len() > STATEMENT_BYTES_MAX => return Err(RequestError::StatementTooLong(STATEMENT_BYTES_MAX)),
+        other => other?,
+    };
+    let text = std::str::from_utf8(&body).map_err(|_| RequestError::BadBody("not UTF-8".to_owned()))?;
+    let (reply_to, reply) = oneshot::channel();
+    fork.sql(identified.requester(), text, Box::new(move |reply| drop(reply_to.send(reply))));
+    let reply: Reply<SqlRows> = reply.await.map_err(|_| RequestError::Dropped)?;
+    confirm(&fork, &reply, is_confirmed).await?;
+    let rows = reply.result.map_err(RequestError::Statement)?;
+    let mut response = super::json(StatusCode::OK, &statement_json(rows, micros(reply.duration)));
+    set_number(&mut response, LSN_HEADER, reply.lsn.get());
+    Ok(response)
+}
+
+fn statement_json(rows: SqlRows, duration_us: u64) -> Value {
+    let schema = product_type_to_json(&rows.columns);
+    let row_json = |row: &Bytes| product_to_sql_json(&rows.columns, &mut Reader::new(row)).expect("rows fit their columns");
+    let rows: Vec<Value> = rows.rows.iter().map(row_json).collect();
+    json!([{
+        "schema": schema,
+        "rows": rows,
+        "total_duration_micros": duration_us,
+        "stats": { "rows_inserted": 0, "rows_deleted": 0, "rows_updated": 0 },
+    }])
+}

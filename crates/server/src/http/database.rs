@@ -1,0 +1,241 @@
+//! Publishing, describing and deleting databases.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tine_host::{DatabaseInfo, HostError, Published};
+use tine_module::SourceBundle;
+use tine_types::Identity;
+
+use super::{Who, content_type, forks, read_body};
+use crate::error::RequestError;
+use crate::parameters::Parameters;
+use crate::server::Shared;
+
+/// `POST /v1/database`: always a new database, without a name.
+pub(crate) async fn publish_unnamed(
+    State(shared): State<Arc<Shared>>,
+    RawQuery(query): RawQuery,
+    who: Who,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, RequestError> {
+    publish_to(shared, None, query, who, headers, body).await
+}
+
+/// `PUT /v1/database/:name`: a new database, or a new module for one that is there.
+pub(crate) async fn publish(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    who: Who,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, RequestError> {
+    publish_to(shared, Some(name), query, who, headers, body).await
+}
+
+async fn publish_to(
+    shared: Arc<Shared>,
+    name: Option<String>,
+    query: Option<String>,
+    Extension(identified): Who,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, RequestError> {
+    let parameters = Parameters::parse(query.as_deref().unwrap_or(""))?;
+    if parameters.boolean("clear")? == Some(true) {
+        return Err(RequestError::ClearUnsupported);
+    }
+    let kind = ProgramKind::find(content_type(&headers).as_deref(), parameters.get("host_type"))?;
+    let body = read_body(&headers, body, shared.limits.publish_bytes_max).await?;
+    let program = kind.program(body)?;
+    let actor = identified.actor();
+    let published = shared
+        .blocking(move |host| host.publish(name.as_deref(), &actor, program).map_err(RequestError::Publish))
+        .await?;
+    Ok(super::json(StatusCode::OK, &published_json(&published)))
+}
+
+fn published_json(published: &Published) -> Value {
+    json!({ "Success": {
+        "domain": published.name.as_deref(),
+        "database_identity": published.database_identity.to_hex(),
+        "op": if published.created { "created" } else { "updated" },
+    } })
+}
+
+/// What the body of a publish is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ProgramKind {
+    /// The bytes of a source bundle.
+    Bundle,
+    /// One file of this name.
+    File(&'static str),
+}
+
+impl ProgramKind {
+    /// The content type decides, then the `host_type` parameter; without either it is a bundle.
+    fn find(content_type: Option<&str>, host_type: Option<&str>) -> Result<ProgramKind, RequestError> {
+        match content_type {
+            Some("application/x-tine-source") => return Ok(ProgramKind::Bundle),
+            Some("text/typescript" | "application/typescript" | "text/x-typescript") => {
+                return Ok(ProgramKind::File("index.ts"));
+            }
+            Some("application/javascript" | "text/javascript") => return Ok(ProgramKind::File("index.js")),
+            Some("application/wasm") => return Err(RequestError::WasmUnsupported),
+            _ => {}
+        }
+        match host_type {
+            None => Ok(ProgramKind::Bundle),
+            Some("Ts") => Ok(ProgramKind::File("index.ts")),
+            Some("Js") => Ok(ProgramKind::File("index.js")),
+            Some("Wasm") => Err(RequestError::WasmUnsupported),
+            Some(_) => Err(RequestError::BadParameter { name: "host_type", expected: "Js or Ts" }),
+        }
+    }
+
+    /// The program's bytes as the host takes them.
+    fn program(self, body: Bytes) -> Result<Vec<u8>, RequestError> {
+        match self {
+            ProgramKind::Bundle if body.starts_with(b"\0asm") => Err(RequestError::WasmUnsupported),
+            ProgramKind::Bundle => Ok(body.to_vec()),
+            ProgramKind::File(name) => {
+                let text = String::from_utf8(body.to_vec());
+                let text = text.map_err(|_| RequestError::BadBody("the source is not UTF-8".to_owned()))?;
+                Ok(SourceBundle::single(name, text).encode())
+            }
+        }
+    }
+}
+
+/// `GET /v1/database`: the caller's databases; all of them for the administrator.
+pub(crate) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Extension(identified): Who,
+) -> Result<Response, RequestError> {
+    let mut databases = Vec::new();
+    for database in shared.host.databases() {
+        if !identified.is_admin && database.owner != identified.caller.identity {
+            continue;
+        }
+        // One that was deleted meanwhile is left out.
+        if let Ok(forks) = shared.host.fork_list(&database.identity.to_hex()) {
+            databases.push(database_json(&database, forks.iter().map(forks::fork_json).collect()));
+        }
+    }
+    Ok(super::json(StatusCode::OK, &json!({ "databases": databases })))
+}
+
+fn database_json(database: &DatabaseInfo, forks: Vec<Value>) -> Value {
+    json!({
+        "name": database.name.as_deref(),
+        "identity": database.identity.to_hex(),
+        "owner": database.owner.to_hex(),
+        "forks": forks,
+    })
+}
+
+/// `GET /v1/database/:name`.
+pub(crate) async fn show(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Result<Response, RequestError> {
+    let fork = shared.host.resolve(&name)?;
+    let value = json!({
+        "database_identity": identity_json(fork.database_identity()),
+        "owner_identity": identity_json(fork.owner()),
+        "host_type": { "Js": [] },
+        "initial_program": hash_text(fork.module().hash()),
+    });
+    Ok(super::json(StatusCode::OK, &value))
+}
+
+fn identity_json(identity: Identity) -> Value {
+    json!({ "__identity__": format!("0x{}", identity.to_hex()) })
+}
+
+fn hash_text(hash: &[u8; 32]) -> String {
+    hash.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// `DELETE /v1/database/:name`. One that is not there counts as deleted.
+pub(crate) async fn delete(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    Extension(identified): Who,
+) -> Result<Response, RequestError> {
+    let with_forks = Parameters::parse(query.as_deref().unwrap_or(""))?.boolean("forks")?.unwrap_or(false);
+    let actor = identified.actor();
+    let deleted = shared.blocking(move |host| Ok(host.delete(&name, &actor, with_forks))).await?;
+    match deleted {
+        Ok(()) | Err(HostError::NotFound(_)) => Ok(StatusCode::OK.into_response()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `GET /v1/database/:name/names`.
+pub(crate) async fn names(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Result<Response, RequestError> {
+    let database = shared.host.database(&name)?;
+    let names: Vec<&str> = database.name.as_deref().into_iter().collect();
+    Ok(super::json(StatusCode::OK, &json!({ "names": names })))
+}
+
+/// `GET /v1/database/:name/identity`: the identity of the fork that was named, or of the database.
+pub(crate) async fn identity(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Result<String, RequestError> {
+    let fork = shared.host.resolve(&name)?;
+    let is_main = &*fork.fork_name() == tine_host::MAIN;
+    Ok(if is_main { fork.database_identity() } else { fork.fork_identity() }.to_hex())
+}
+
+/// `GET /v1/database/:name/schema?version=10`.
+pub(crate) async fn schema(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, RequestError> {
+    let parameters = Parameters::parse(query.as_deref().unwrap_or(""))?;
+    if parameters.get("version") != Some("10") {
+        return Err(RequestError::BadParameter { name: "version", expected: "10" });
+    }
+    let fork = shared.host.resolve(&name)?;
+    Ok(super::json(StatusCode::OK, &fork.module().def().to_json()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_of_a_program() {
+        let file = ProgramKind::File;
+        let cases = [
+            (None, None, Ok(ProgramKind::Bundle)),
+            (Some("application/x-tine-source"), Some("Js"), Ok(ProgramKind::Bundle)),
+            (Some("text/typescript"), None, Ok(file("index.ts"))),
+            (Some("application/javascript"), None, Ok(file("index.js"))),
+            (Some("application/octet-stream"), Some("Ts"), Ok(file("index.ts"))),
+            (None, Some("Js"), Ok(file("index.js"))),
+            (None, Some("Wasm"), Err("TN0736")),
+            (Some("application/wasm"), None, Err("TN0736")),
+            (None, Some("js"), Err("TN0723")),
+        ];
+        for (content_type, host_type, expected) in cases {
+            let found = ProgramKind::find(content_type, host_type).map_err(|error| error.code());
+            assert_eq!(found, expected, "{content_type:?} {host_type:?}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Routes about the server itself.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::error::RequestError;
+use crate::limits::{
+    BATCH_BYTES_MAX, FRAGMENT_BYTES_MAX, READ_BATCH_REQUESTS_MAX, REQUEST_HEAD_BYTES_MAX, TOKEN_CACHE_ENTRIES_MAX,
+};
+use crate::metrics::write_metric;
+use crate::server::Shared;
+
+/// `GET /v1/ping`.
+pub(crate) async fn ping() -> StatusCode {
+    StatusCode::OK
+}
+
+/// `GET /v1/health`.
+pub(crate) async fn health(State(shared): State<Arc<Shared>>) -> Response {
+    let is_ready = !shared.is_stopping() && shared.host.ready().is_ok();
+    let value = json!({
+        "package_name": "tine",
+        "version": env!("CARGO_PKG_VERSION"),
+        "nodes": [],
+        "schedulable": is_ready,
+    });
+    super::json(StatusCode::OK, &value)
+}
+
+/// `GET /livez`: the process answers.
+pub(crate) async fn live() -> &'static str {
+    "ok"
+}
+
+/// `GET /readyz`: requests are taken, and every store takes writes.
+pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, RequestError> {
+    if shared.is_stopping() {
+        return Err(RequestError::ShuttingDown);
+    }
+    match shared.host.ready() {
+        Ok(()) => Ok("ok"),
+        Err(error) => Err(RequestError::NotReady(error)),
+    }
+}
+
+/// `GET /v1/database/:name/unstable/timestamp`.
+pub(crate) async fn timestamp(State(shared): State<Arc<Shared>>) -> Response {
+    let value = json!({ "__timestamp_micros_since_unix_epoch__": shared.env.now_micros() });
+    super::json(StatusCode::OK, &value)
+}
+
+/// `GET /v1/metrics`.
+pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let mut text = String::new();
+    shared.host.metrics().write_prometheus(&mut text);
+    shared.metrics.write(&mut text);
+    write_metric(&mut text, "tine_lane_requests", "gauge", "Requests waiting on all lanes.", shared.host.lane_depth());
+    let busy = shared.limits.blocking_requests_max - shared.blocking_places_free();
+    write_metric(&mut text, "tine_blocking_requests", "gauge", "Requests that occupy a thread.", busy);
+    let cached = shared.auth.cached_tokens();
+    write_metric(&mut text, "tine_cached_tokens", "gauge", "Verified tokens remembered.", cached);
+    write_limits(&mut text, &shared);
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (content_type, text).into_response()
+}
+
+/// Every bound beside what it bounds, so that a dashboard needs no second source.
+fn write_limits(text: &mut String, shared: &Shared) {
+    let limits = &shared.limits;
+    let bounds = [
+        ("connections", limits.connections_max as u64),
+        ("client_message_bytes", limits.client_message_bytes_max as u64),
+        ("outgoing_messages", limits.outgoing_messages_max as u64),
+        ("outgoing_bytes", limits.outgoing_bytes_max as u64),
+        ("body_bytes", limits.body_bytes_max as u64),
+        ("publish_bytes", limits.publish_bytes_max as u64),
+        ("blocking_requests", limits.blocking_requests_max as u64),
+        ("batch_bytes", BATCH_BYTES_MAX as u64),
+        ("fragment_bytes", FRAGMENT_BYTES_MAX as u64),
+        ("read_batch_requests", READ_BATCH_REQUESTS_MAX as u64),
+        ("request_head_bytes", REQUEST_HEAD_BYTES_MAX as u64),
+        ("cached_tokens", TOKEN_CACHE_ENTRIES_MAX as u64),
+        ("request_milliseconds", super::micros(limits.request_timeout) / 1_000),
+        ("idle_milliseconds", super::micros(limits.idle_timeout) / 1_000),
+        ("write_milliseconds", super::micros(limits.write_timeout) / 1_000),
+    ];
+    text.push_str("# HELP tine_limit Bounds in force.\n# TYPE tine_limit gauge\n");
+    for (name, value) in bounds {
+        text.push_str(&format!("tine_limit{{name=\"{name}\"}} {value}\n"));
+    }
+}

@@ -1,0 +1,195 @@
+//! The opening handshake: what the client asks for, and whether it is a WebSocket request at all.
+//!
+//! The 101 is written by hand instead of through axum's wrapper, because the wrapper hides the stream
+//! behind a boxed one and its `Sink` decides when to flush; the connection task needs both in its own
+//! hands (see `connection.rs`).
+
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use tine_types::ConnectionId;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::error::RequestError;
+use crate::parameters::Parameters;
+
+/// Length of a `Sec-WebSocket-Key`: 16 bytes in base64.
+const KEY_BYTES: usize = 24;
+
+/// The message framings that are spoken, in order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Any number of messages in a WebSocket message.
+    V3,
+    /// One message in a WebSocket message.
+    V2,
+}
+
+impl Protocol {
+    const PREFERENCE: [Protocol; 2] = [Protocol::V3, Protocol::V2];
+
+    /// Name in `Sec-WebSocket-Protocol`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::V3 => "v3.bsatn.spacetimedb",
+            Protocol::V2 => "v2.bsatn.spacetimedb",
+        }
+    }
+}
+
+/// The answer to a valid opening handshake.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Handshake {
+    pub protocol: Protocol,
+    pub accept_key: String,
+}
+
+impl Handshake {
+    /// Checks the upgrade headers and chooses the protocol.
+    pub fn negotiate(method: &Method, headers: &HeaderMap) -> Result<Handshake, RequestError> {
+        let is_upgrade = method == Method::GET
+            && list_contains(headers, header::CONNECTION, "upgrade")
+            && list_contains(headers, header::UPGRADE, "websocket")
+            && headers.get(header::SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+        if !is_upgrade {
+            return Err(RequestError::UpgradeRequired);
+        }
+        let protocol = Protocol::PREFERENCE
+            .into_iter()
+            .find(|protocol| list_contains(headers, header::SEC_WEBSOCKET_PROTOCOL, protocol.name()))
+            .ok_or(RequestError::NoProtocol)?;
+        let key = headers
+            .get(header::SEC_WEBSOCKET_KEY)
+            .map(HeaderValue::as_bytes)
+            .filter(|key| key.len() == KEY_BYTES)
+            .ok_or(RequestError::BadParameter { name: "sec-websocket-key", expected: "16 bytes in base64" })?;
+        Ok(Handshake { protocol, accept_key: derive_accept_key(key) })
+    }
+}
+
+fn list_contains(headers: &HeaderMap, name: header::HeaderName, item: &str) -> bool {
+    let values = headers.get_all(name);
+    let mut texts = values.iter().filter_map(|value| value.to_str().ok());
+    texts.any(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case(item)))
+}
+
+/// What the address of a subscription says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SubscribeParameters {
+    pub token: Option<String>,
+    /// `None` = the server chooses.
+    pub connection_id: Option<ConnectionId>,
+    /// `None` = the default of the fork.
+    pub confirmed: Option<bool>,
+}
+
+impl SubscribeParameters {
+    /// Reads and validates the query. `compression` and `light` are validated and otherwise ignored:
+    /// payloads are never compressed and `light` concerns an older protocol only.
+    pub fn parse(parameters: &Parameters) -> Result<SubscribeParameters, RequestError> {
+        let connection_id = match parameters.get("connection_id") {
+            None => None,
+            Some(text) => {
+                let parsed = ConnectionId::from_hex(text).ok().and_then(ConnectionId::non_zero);
+                let expected = "32 hexadecimal digits, not all zero";
+                Some(parsed.ok_or(RequestError::BadParameter { name: "connection_id", expected })?)
+            }
+        };
+        if !matches!(parameters.get("compression"), None | Some("None" | "Gzip" | "Brotli")) {
+            return Err(RequestError::BadParameter { name: "compression", expected: "None, Gzip or Brotli" });
+        }
+        parameters.boolean("light")?;
+        Ok(SubscribeParameters {
+            token: parameters.get("token").map(str::to_owned),
+            connection_id,
+            confirmed: parameters.boolean("confirmed")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(entries: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in entries {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    const UPGRADE: [(&str, &str); 4] = [
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "WebSocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    fn negotiate(protocols: &[&str]) -> Result<Handshake, RequestError> {
+        let mut entries = UPGRADE.to_vec();
+        entries.extend(protocols.iter().map(|text| ("sec-websocket-protocol", *text)));
+        Handshake::negotiate(&Method::GET, &headers(&entries))
+    }
+
+    #[test]
+    fn the_servers_order_of_protocols_wins() {
+        let v3 = Some(Protocol::V3);
+        let cases: [(&[&str], Option<Protocol>); 7] = [
+            (&["v3.bsatn.spacetimedb, v2.bsatn.spacetimedb"], v3),
+            (&["v2.bsatn.spacetimedb, v3.bsatn.spacetimedb"], v3),
+            (&["v2.bsatn.spacetimedb", "v3.bsatn.spacetimedb"], v3),
+            (&["v2.bsatn.spacetimedb"], Some(Protocol::V2)),
+            (&["v1.bsatn.spacetimedb, v1.json.spacetimedb"], None),
+            (&["v3"], None),
+            (&[], None),
+        ];
+        for (offered, expected) in cases {
+            let chosen = negotiate(offered).ok().map(|handshake| handshake.protocol);
+            assert_eq!(chosen, expected, "{offered:?}");
+        }
+        let error = negotiate(&[]).unwrap_err();
+        assert_eq!((error.status().as_u16(), error.to_string().as_str()), (400, "no valid protocol selected"));
+    }
+
+    #[test]
+    fn the_accept_key_is_that_of_the_standard() {
+        let handshake = negotiate(&["v3.bsatn.spacetimedb"]).unwrap();
+        assert_eq!(handshake.accept_key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn a_request_that_is_no_upgrade_is_told_so() {
+        for missing in 0..3 {
+            let mut entries = UPGRADE.to_vec();
+            entries.remove(missing);
+            let error = Handshake::negotiate(&Method::GET, &headers(&entries)).unwrap_err();
+            assert_eq!(error.status().as_u16(), 426, "without {}", UPGRADE[missing].0);
+        }
+        let error = Handshake::negotiate(&Method::POST, &headers(&UPGRADE)).unwrap_err();
+        assert_eq!(error.status().as_u16(), 426);
+    }
+
+    #[test]
+    fn subscribe_parameters() {
+        let id = "0123456789abcdef0123456789abcdef";
+        let good = format!("token=a.b.c&connection_id={id}&compression=Gzip&confirmed=false&light=true");
+        let parsed = SubscribeParameters::parse(&Parameters::parse(&good).unwrap()).unwrap();
+        assert_eq!(parsed.token.as_deref(), Some("a.b.c"));
+        assert_eq!(parsed.connection_id.unwrap().to_hex(), id);
+        assert_eq!(parsed.confirmed, Some(false));
+        let none = SubscribeParameters::parse(&Parameters::parse("").unwrap()).unwrap();
+        assert_eq!(none, SubscribeParameters { token: None, connection_id: None, confirmed: None });
+        let bad = [
+            "compression=gzip",
+            "compression=",
+            "confirmed=1",
+            "light=yes",
+            "connection_id=00000000000000000000000000000000",
+            "connection_id=01",
+            "connection_id=0123456789abcdef0123456789abcdeg",
+        ];
+        for query in bad {
+            let error = SubscribeParameters::parse(&Parameters::parse(query).unwrap()).unwrap_err();
+            assert_eq!(error.status().as_u16(), 400, "{query}");
+        }
+    }
+}
