@@ -11,7 +11,7 @@
 //!   depends on the key alone, so it is decided once per key, and the rows under a key are read only
 //!   if it differs: one more member of a room costs nothing per message in the room.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tine_tables::TableRead;
@@ -21,7 +21,34 @@ use crate::column::ColumnAccess;
 use crate::error::QueryError;
 use crate::plan::Side;
 use crate::predicate::Predicate;
-use crate::rows::{Changes, RowSink};
+use crate::rows::{Changes, RESULT_BYTES_MAX, RowSink};
+
+/// Most rows a join may look at in one evaluation or one commit's difference. A condition over both
+/// tables can make it look at every pair; this ends that after about a second, since the fork's
+/// other requests wait.
+pub const JOIN_STEPS_MAX: u64 = 1 << 24;
+
+/// What is left of the steps allowed.
+struct Budget {
+    left: Cell<u64>,
+    max: u64,
+}
+
+impl Budget {
+    fn new(max: u64) -> Budget {
+        Budget { left: Cell::new(max), max }
+    }
+
+    fn spend(&self, steps: u64) -> Result<(), QueryError> {
+        match self.left.get().checked_sub(steps) {
+            Some(left) => {
+                self.left.set(left);
+                Ok(())
+            }
+            None => Err(QueryError::LimitExceeded { what: "rows looked at by a join", max: self.max }),
+        }
+    }
+}
 
 /// A join of two tables whose result is rows of one of them.
 #[derive(Debug)]
@@ -36,6 +63,8 @@ pub(crate) struct JoinPlan {
     pub find_lookup: Option<ColumnLookup>,
     /// The part of the condition that mentions both tables.
     pub cross: Predicate,
+    /// [`JOIN_STEPS_MAX`], but for tests of the bound.
+    pub steps_max: u64,
 }
 
 /// What happened in the lookup table under one key; only rows that pass the lookup side's filter.
@@ -63,13 +92,16 @@ impl JoinPlan {
         if nothing(&self.returned) || nothing(&self.lookup) {
             return Ok(());
         }
+        let budget = Budget::new(self.steps_max);
         let returned_cost = expected_rows(&self.returned, reader);
         let lookup_cost = expected_rows(&self.lookup, reader);
         match (self.find_returned, self.find_lookup) {
-            (Some(find), None) => self.evaluate_from_lookup(reader, find, out),
-            (Some(find), Some(_)) if lookup_cost < returned_cost => self.evaluate_from_lookup(reader, find, out),
-            (_, Some(find)) => self.evaluate_from_returned(reader, find, out),
-            (None, None) => self.evaluate_unindexed(reader, out),
+            (Some(find), None) => self.evaluate_from_lookup(reader, find, &budget, out),
+            (Some(find), Some(_)) if lookup_cost < returned_cost => {
+                self.evaluate_from_lookup(reader, find, &budget, out)
+            }
+            (_, Some(find)) => self.evaluate_from_returned(reader, find, &budget, out),
+            (None, None) => self.evaluate_unindexed(reader, &budget, out),
         }
     }
 
@@ -77,11 +109,13 @@ impl JoinPlan {
         &self,
         reader: &dyn TableRead,
         find: ColumnLookup,
+        budget: &Budget,
         out: &mut RowSink<'_>,
     ) -> Result<(), QueryError> {
         self.returned.visit(reader, &mut |row| {
             let key = self.returned_key.get(row);
-            if self.find_match(reader, find, row, key, &[])? {
+            budget.spend(1)?;
+            if self.find_match(reader, find, budget, row, key, &[])? {
                 out.push(row)?;
             }
             Ok(Walk::On)
@@ -92,12 +126,14 @@ impl JoinPlan {
         &self,
         reader: &dyn TableRead,
         find: ColumnLookup,
+        budget: &Budget,
         out: &mut RowSink<'_>,
     ) -> Result<(), QueryError> {
-        let groups = self.lookup_groups(reader)?;
+        let groups = self.lookup_groups(reader, budget)?;
         for (key, group) in &groups {
             find.visit(reader, key, &mut |row| {
-                if self.returned.accepts(row) && self.group_matches(row, group) {
+                budget.spend(1)?;
+                if self.returned.accepts(row) && self.group_matches(row, group, budget)? {
                     out.push(row)?;
                 }
                 Ok(Walk::On)
@@ -106,11 +142,18 @@ impl JoinPlan {
         Ok(())
     }
 
-    fn evaluate_unindexed(&self, reader: &dyn TableRead, out: &mut RowSink<'_>) -> Result<(), QueryError> {
-        let groups = self.lookup_groups(reader)?;
+    fn evaluate_unindexed(
+        &self,
+        reader: &dyn TableRead,
+        budget: &Budget,
+        out: &mut RowSink<'_>,
+    ) -> Result<(), QueryError> {
+        let groups = self.lookup_groups(reader, budget)?;
         self.returned.visit(reader, &mut |row| {
-            let group = groups.get(self.returned_key.get(row));
-            if group.is_some_and(|group| self.group_matches(row, group)) {
+            budget.spend(1)?;
+            if let Some(group) = groups.get(self.returned_key.get(row))
+                && self.group_matches(row, group, budget)?
+            {
                 out.push(row)?;
             }
             Ok(Walk::On)
@@ -118,14 +161,20 @@ impl JoinPlan {
     }
 
     /// The accepted lookup rows by key; the rows themselves only when the condition needs them.
-    fn lookup_groups(&self, reader: &dyn TableRead) -> Result<Groups, QueryError> {
+    fn lookup_groups(&self, reader: &dyn TableRead, budget: &Budget) -> Result<Groups, QueryError> {
         let mut groups = Groups::new();
+        let mut bytes = 0;
         self.lookup.visit(reader, &mut |row| {
+            budget.spend(1)?;
             let key = self.lookup_key.get(row);
             if !groups.contains_key(key) {
                 groups.insert(key.to_vec(), Vec::new());
             }
             if !self.cross.is_true() {
+                bytes += row.len();
+                if bytes > RESULT_BYTES_MAX {
+                    return Err(QueryError::LimitExceeded { what: "bytes of rows", max: RESULT_BYTES_MAX as u64 });
+                }
                 groups.get_mut(key).expect("inserted above").push(row.into());
             }
             Ok(Walk::On)
@@ -133,8 +182,9 @@ impl JoinPlan {
         Ok(groups)
     }
 
-    fn group_matches(&self, row: &[u8], group: &[Box<[u8]>]) -> bool {
-        self.cross.is_true() || group.iter().any(|lookup| self.crosses(row, lookup))
+    fn group_matches(&self, row: &[u8], group: &[Box<[u8]>], budget: &Budget) -> Result<bool, QueryError> {
+        budget.spend(group.len() as u64)?;
+        Ok(self.cross.is_true() || group.iter().any(|lookup| self.crosses(row, lookup)))
     }
 
     /// Appends what came into the result and what left it.
@@ -158,7 +208,8 @@ impl JoinPlan {
             true => HashSet::new(),
             false => returned.inserts.iter().map(|row| &**row).collect(),
         };
-        Delta { plan: self, after, find, touched, matches, inserted }.run(returned, inserts, deletes)
+        let budget = Budget::new(self.steps_max);
+        Delta { plan: self, after, find, budget, touched, matches, inserted }.run(returned, inserts, deletes)
     }
 
     fn touched_keys<'a>(&self, lookup: Changes<'a>) -> BTreeMap<&'a [u8], KeyChange<'a>> {
@@ -180,11 +231,13 @@ impl JoinPlan {
         &self,
         reader: &dyn TableRead,
         find: ColumnLookup,
+        budget: &Budget,
         row: &[u8],
         key: &[u8],
         except: &[&[u8]],
     ) -> Result<bool, QueryError> {
         let found = find.visit(reader, key, &mut |lookup| {
+            budget.spend(1)?;
             let hit =
                 self.lookup.accepts(lookup) && self.crosses(row, lookup) && except.binary_search(&lookup).is_err();
             Ok(if hit { Walk::Stop } else { Walk::On })
@@ -206,6 +259,7 @@ struct Delta<'a> {
     plan: &'a JoinPlan,
     after: &'a dyn TableRead,
     find: ColumnLookup,
+    budget: Budget,
     /// Keys under which the lookup table changed.
     touched: BTreeMap<&'a [u8], KeyChange<'a>>,
     /// Answers for every key in question when the key alone decides, else empty.
@@ -242,6 +296,7 @@ impl<'a> Delta<'a> {
                 }
             }
             find_returned.visit(self.after, key, &mut |row| {
+                self.budget.spend(1)?;
                 if !plan.returned.accepts(row) || self.inserted.contains(row) {
                     return Ok(Walk::On);
                 }
@@ -275,12 +330,14 @@ impl<'a> Delta<'a> {
     fn search(&self, row: &[u8], key: &[u8], moment: Moment) -> Result<bool, QueryError> {
         let crosses = |lookup: &&[u8]| self.plan.crosses(row, lookup);
         let change = self.touched.get(key);
+        let changed = change.map_or(0, |change| change.inserted.len() + change.deleted.len());
+        self.budget.spend(changed as u64)?;
         let (shortcut, except) = match (change, moment) {
             (None, _) => (false, [].as_slice()),
             (Some(change), Moment::After) => (change.inserted.iter().any(&crosses), [].as_slice()),
             (Some(change), Moment::Before) => (change.deleted.iter().any(crosses), &*change.inserted),
         };
-        Ok(shortcut || self.plan.find_match(self.after, self.find, row, key, except)?)
+        Ok(shortcut || self.plan.find_match(self.after, self.find, &self.budget, row, key, except)?)
     }
 }
 

@@ -38,6 +38,7 @@ use tine_types::Identity;
 
 pub use error::{Detail, Position, QueryError};
 pub use index::{IndexCounters, SubscriptionIndex};
+pub use join::JOIN_STEPS_MAX;
 pub use parser::{NESTING_MAX, TABLES_MAX, TERMS_MAX, TEXT_BYTES_MAX, parse_statement};
 pub use plan::{PlanKey, SubscriptionPlan, compile_subscription, compile_subscription_set, one_off};
 pub use rows::RESULT_BYTES_MAX;

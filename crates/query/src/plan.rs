@@ -16,7 +16,7 @@ use crate::ast::{Projection, Select, Statement};
 use crate::bind::{Bound, bind};
 use crate::column::ColumnAccess;
 use crate::error::{Detail, QueryError};
-use crate::join::JoinPlan;
+use crate::join::{JOIN_STEPS_MAX, JoinPlan};
 use crate::parser::parse_statement;
 use crate::predicate::Predicate;
 use crate::rows::{Changes, RowSink, filtered_list};
@@ -291,6 +291,7 @@ impl SubscriptionPlan {
             find_returned: returned_lookup,
             find_lookup: lookup_lookup,
             cross: Predicate::and(cross_parts),
+            steps_max: JOIN_STEPS_MAX,
         };
         Ok(SubscriptionPlan { key, shape: Shape::Join(Box::new(plan)) })
     }
@@ -299,6 +300,15 @@ impl SubscriptionPlan {
         let bound = Bound { tables: vec![table.clone()], edges: Vec::new(), filter: Predicate::Constant(true) };
         let key = key_of(&bound, 0);
         SubscriptionPlan { key, shape: Shape::Table(Box::new(Side::new(table, 0, Predicate::Constant(true)))) }
+    }
+
+    /// The plan with another bound on the rows a join looks at.
+    #[cfg(test)]
+    pub(crate) fn with_join_steps_max(mut self: Arc<Self>, steps_max: u64) -> Arc<Self> {
+        let plan = Arc::get_mut(&mut self).expect("a plan just compiled is not shared");
+        let Shape::Join(join) = &mut plan.shape else { panic!("only joins have the bound") };
+        join.steps_max = steps_max;
+        self
     }
 
     /// What this plan is shared by.

@@ -101,7 +101,7 @@ impl Condition {
 }
 
 impl Query {
-    fn from_and_where(&self) -> String {
+    fn source_and_condition(&self) -> String {
         let mut sql = format!("FROM {} s0", TABLES[self.tables[0]]);
         if let [left, right] = *self.tables.as_slice() {
             let (left_column, right_column) = (COLUMNS[left][self.edge[0]], COLUMNS[right][self.edge[1]]);
@@ -111,7 +111,7 @@ impl Query {
     }
 
     fn sql(&self) -> String {
-        format!("SELECT s{}.* {}", self.returned, self.from_and_where())
+        format!("SELECT s{}.* {}", self.returned, self.source_and_condition())
     }
 
     /// The matching combinations, one entry per combination: the row returned.
@@ -326,7 +326,7 @@ proptest! {
             let mut expected: Vec<Vec<u8>> = combinations.map(|row| encode(values(table, row))).collect();
             expected.sort();
             prop_assert_eq!(&found, &expected, "http {}", query.sql());
-            let sql = format!("SELECT COUNT(*) AS n {}", query.from_and_where());
+            let sql = format!("SELECT COUNT(*) AS n {}", query.source_and_condition());
             let count = select(&sql, &world.schema, &OWNER(), &world.tables, limits).expect("a valid query");
             prop_assert_eq!(&*count.rows[0], &(expected.len() as u64).to_le_bytes()[..], "{}", sql);
         }

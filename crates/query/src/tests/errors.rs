@@ -1,4 +1,6 @@
-use super::{OWNER, STRANGER, game};
+use tine_types::{AlgebraicType, AlgebraicValue};
+
+use super::{Draft, OWNER, STRANGER, World, game};
 use crate::{SelectLimits, compile_subscription, one_off, select};
 
 #[test]
@@ -91,4 +93,27 @@ fn http_refuses_what_it_cannot_run() {
         assert_eq!(error.code(), code, "{sql}: {error}");
     }
     assert!(select("SELECT id FROM player LIMIT 3", &world.schema, &STRANGER(), &world.tables, limits).is_ok());
+}
+
+#[test]
+fn a_join_of_all_pairs_ends_with_an_error() {
+    const ROWS: u32 = 100;
+    let columns = vec![("id", AlgebraicType::U32), ("same", AlgebraicType::U8)];
+    let mut world = World::new(&[Draft::new("t", columns).primary_key(0).index(&[1])]);
+    for id in 0..ROWS {
+        world.insert("t", vec![AlgebraicValue::U32(id), AlgebraicValue::U8(0)]);
+    }
+    let changes = world.commit();
+    // No row finds a match among all the others.
+    let sql = "SELECT a.* FROM t a JOIN t b ON a.same = b.same WHERE a.id = b.id AND a.id <> b.id";
+    let run = |steps_max: u64| {
+        let plan = compile_subscription(sql, &world.schema, &STRANGER()).expect("a valid query");
+        let plan = plan.with_join_steps_max(steps_max);
+        let evaluated = plan.evaluate_rows(&world.tables).map(|_| ());
+        let delta = plan.delta(&world.tables, &changes).map(|_| ());
+        [evaluated, delta].map(|result| result.map_err(|error| error.code()))
+    };
+    let pairs = u64::from(ROWS * ROWS);
+    assert_eq!(run(pairs / 2), [Err("TN0414"), Err("TN0414")]);
+    assert_eq!(run(pairs * 8), [Ok(()), Ok(())]);
 }

@@ -83,6 +83,18 @@ fn filters_select_rows() {
 }
 
 #[test]
+fn literals_longer_than_any_key_find_nothing() {
+    let world = game();
+    let long = "x".repeat(20_000);
+    for operator in ["=", ">"] {
+        let sql = format!("SELECT * FROM player WHERE nick_name {operator} '{long}'");
+        assert!(ids(&world, &sql, &STRANGER()).is_empty(), "{operator}");
+    }
+    let sql = format!("SELECT * FROM player WHERE nick_name < '{long}' AND id < 2");
+    assert_eq!(ids(&world, &sql, &STRANGER()), [0, 1]);
+}
+
+#[test]
 fn joins_return_each_row_of_one_side_once() {
     let world = game();
     let cases: &[(&str, &[u64])] = &[
