@@ -400,3 +400,32 @@ fn a_fork_goes_on_with_its_own_sequence() {
         assert_eq!(writer.row_count(users), 2);
     }
 }
+
+#[test]
+fn text_keys_are_found_behind_text_columns() {
+    let mut def = ModuleDef::default();
+    table(&mut def, "words", &[("word", AlgebraicType::String), ("kind", AlgebraicType::String)]);
+    primary_key(&mut def.tables[0], 0);
+    def.tables[0].indexes.push(btree(&[1]));
+    let database = Database::new(&def);
+    let mut writer = database.writer();
+    let (words, by_kind) = (table_id(&database, "words"), index_id(&database, "words_kind_idx_btree"));
+    let word = |word: &str, kind: &str| [line(word), line(kind)].concat();
+    let rows = [word("", "a\0"), word("\0", "a\0"), word("b", "a\0"), word("b\0", "a"), word("c", "")];
+    for row in &rows {
+        writer.insert(words, row, &mut Vec::new()).unwrap();
+    }
+    let found = |writer: &TableWriter, kind: &str| {
+        let mut cursor = writer.index_point(by_kind, &line(kind)).unwrap();
+        let mut found = Vec::new();
+        while let Some(row) = cursor.next().unwrap() {
+            found.push(row.to_vec());
+        }
+        found
+    };
+    assert_eq!(found(&writer, "a\0"), rows[..3]);
+    assert_eq!(found(&writer, "a"), rows[3..4]);
+    assert_eq!(writer.delete_by_index_point(by_kind, &line("a\0")).unwrap(), 3);
+    assert_eq!(writer.row_count(words), 2);
+    assert_eq!(found(&writer, ""), rows[4..]);
+}
