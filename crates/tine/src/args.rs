@@ -19,9 +19,9 @@ Exit status:
   8  the disk or the data directory failed
   9  the server failed or broke the protocol
 
-Settings come from the flag, else the TINE_* variable shown, else `tine.toml` in this directory or one
-above it (keys: server, data_dir, listen, token), else the default. Databases are named by name or
-identity; `name@fork` names one fork.";
+Settings come from the flag, else the TINE_* variable shown, else `tine.toml` in this directory or
+in one above it (keys: server, data_dir, listen, token), else the default. Databases are named by
+name or identity; `name@fork` names one fork.";
 
 /// A forkable, programmable database: TypeScript modules run next to the data, clients subscribe to
 /// live queries, and the live database forks at once into full databases of their own.
@@ -38,27 +38,28 @@ pub struct Cli {
 
 /// Options of every verb.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
     /// Print JSON instead of text: one document, or one object per line where output streams
-    #[arg(long, global = true, help_heading = "Global options")]
+    #[arg(long, global = true)]
     pub json: bool,
     /// Server to talk to [default: the one running on the data directory, else http://127.0.0.1:3000]
-    #[arg(long, global = true, value_name = "URL", env = "TINE_SERVER", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "URL", env = "TINE_SERVER", hide_env_values = true)]
     pub server: Option<String>,
     /// Data directory of the local server [default: ~/.local/share/tine]
-    #[arg(long, global = true, value_name = "DIR", env = "TINE_DATA_DIR", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "DIR", env = "TINE_DATA_DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
     /// Identity token to use instead of the saved one
-    #[arg(long, global = true, value_name = "TOKEN", env = "TINE_TOKEN", hide_env_values = true, help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "TOKEN", env = "TINE_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// File with the saved tokens [default: ~/.config/tine/credentials.json]
-    #[arg(long, global = true, value_name = "FILE", env = "TINE_CREDENTIALS", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "FILE", env = "TINE_CREDENTIALS", hide_env_values = true)]
     pub credentials: Option<PathBuf>,
     /// Settings file to read instead of looking for `tine.toml`
-    #[arg(long, global = true, value_name = "FILE", env = "TINE_CONFIG", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "FILE", env = "TINE_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
     /// Get a new identity from the server and save it in place of the old one
-    #[arg(long, global = true, help_heading = "Global options")]
+    #[arg(long, global = true)]
     pub new_identity: bool,
 }
 
@@ -68,6 +69,7 @@ pub enum Command {
     /// Run a server
     Serve(ServeArgs),
     /// Show what Tine does: a live market, forked into several futures, killed and restarted
+    #[command(after_help = "Examples:\n  tine demo\n  tine demo --once --json")]
     Demo(DemoArgs),
     /// Create or update a database from a module
     Publish(PublishArgs),
@@ -105,15 +107,15 @@ The first line of the output names the address, also when port 0 was asked for. 
 end the server in order; a second one ends it at once.")]
 pub struct ServeArgs {
     /// Address and port to listen on; port 0 takes any free one [default: 127.0.0.1:3000]
-    #[arg(long, value_name = "ADDR:PORT", env = "TINE_LISTEN")]
+    #[arg(long, value_name = "ADDR:PORT", env = "TINE_LISTEN", hide_env_values = true)]
     pub listen: Option<String>,
     /// Let every identity publish new databases, not only those that know the local admin token
-    #[arg(long, env = "TINE_OPEN_PUBLISH", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", default_value = "false", hide_default_value = true)]
+    #[arg(long, env = "TINE_OPEN_PUBLISH", hide_env_values = true, value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", default_value = "false", hide_default_value = true)]
     pub open_publish: bool,
     /// Do not record calls that failed or changed nothing
     #[arg(long)]
     pub no_call_log: bool,
-    /// Folder of files to serve at `/` beside the API
+    /// Folder of files to serve below `/app/` beside the API; they are read once, at the start
     #[arg(long = "static", value_name = "DIR")]
     pub static_dir: Option<PathBuf>,
 }
@@ -124,20 +126,13 @@ pub struct ServeArgs {
 Examples:
   tine publish quickstart
   tine publish quickstart ./server/src/index.ts
-  tine publish quickstart@exp1 ./server     (that fork only)
-  tine publish quickstart --clear --yes     (delete its data first)")]
+  tine publish quickstart@exp1 ./server     (that fork only)")]
 pub struct PublishArgs {
     /// Name of the database, or `name@fork`
     pub database: String,
     /// A .ts or .js file, or a folder with src/index.ts or index.ts in it
     #[arg(default_value = ".")]
     pub path: PathBuf,
-    /// Delete all data of the database first
-    #[arg(long)]
-    pub clear: bool,
-    /// Do not ask before deleting data
-    #[arg(long, short)]
-    pub yes: bool,
 }
 
 /// `tine call`
@@ -150,14 +145,14 @@ Examples:
   echo '[\"Ada\", 36]' | tine call quickstart add --args -
 
 Each argument is JSON; one that is not JSON is taken as a string. A string of digits needs quotes:
-'\"36\"'. Negative numbers come after `--`.")]
+'\"36\"'.")]
 pub struct CallArgs {
     /// Name or identity of the database, or `name@fork`
     pub database: String,
     /// Reducer or procedure
     pub function: String,
     /// Arguments in order, each as JSON
-    #[arg(value_name = "ARGUMENT", conflicts_with = "args")]
+    #[arg(value_name = "ARGUMENT", conflicts_with = "args", allow_negative_numbers = true)]
     pub arguments: Vec<String>,
     /// All arguments at once: a JSON array, an object by parameter name, or `-` to read it from standard input
     #[arg(long, value_name = "JSON")]

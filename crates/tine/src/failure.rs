@@ -5,6 +5,8 @@ use std::{io, path::PathBuf, process::ExitCode};
 use serde_json::json;
 use thiserror::Error;
 use tine_client::ClientError;
+use tine_host::HostError;
+use tine_server::ServerError;
 
 /// Exit statuses. They are part of the interface: scripts test them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +80,17 @@ pub enum Failure {
     Serve {
         /// What the server said.
         #[source]
-        source: tine_server::ServerError,
+        source: ServerError,
     },
     /// The person at the terminal said no.
     #[error("nothing was done")]
     Declined,
     /// Standard output cannot be written.
     #[error("cannot write the output: {0}")]
-    Output(#[from] io::Error),
+    Output(#[source] io::Error),
+    /// The system refused something that every program needs: a thread, a signal handler.
+    #[error("the system refused: {0}")]
+    System(#[from] io::Error),
     /// The demo failed.
     #[error("{0:#}")]
     Demo(anyhow::Error),
@@ -121,6 +126,7 @@ impl Failure {
             Failure::Declined => "TN0853",
             Failure::Output(_) => "TN0854",
             Failure::Demo(_) => "TN0855",
+            Failure::System(_) => "TN0856",
         }
     }
 
@@ -130,7 +136,7 @@ impl Failure {
             Failure::Client { source, .. } => client_exit(source),
             Failure::Usage { .. } | Failure::Declined => Exit::Usage,
             Failure::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
-            Failure::File { .. } | Failure::Output(_) => Exit::Storage,
+            Failure::File { .. } | Failure::Output(_) | Failure::System(_) => Exit::Storage,
             Failure::NotFound { .. } => Exit::NotFound,
             Failure::Collect { .. } | Failure::Demo(_) => Exit::Failed,
             Failure::Serve { source } => serve_exit(source),
@@ -151,7 +157,8 @@ impl Failure {
     pub fn report(&self, as_json: bool) {
         let next = self.next();
         if as_json {
-            let error = json!({ "code": self.code(), "message": self.to_string(), "next": next, "exit": self.exit() as u8 });
+            let error =
+                json!({ "code": self.code(), "message": self.to_string(), "next": next, "exit": self.exit() as u8 });
             eprintln!("{}", json!({ "error": error }));
             return;
         }
@@ -163,7 +170,9 @@ impl Failure {
 
     fn next(&self) -> Option<&str> {
         match self {
-            Failure::Client { next, .. } | Failure::Usage { next, .. } | Failure::NotFound { next, .. } => next.as_deref(),
+            Failure::Client { next, .. } | Failure::Usage { next, .. } | Failure::NotFound { next, .. } => {
+                next.as_deref()
+            }
             Failure::Serve { source } if serve_exit(source) == Exit::Conflict => {
                 Some("end the other server, or choose another --data-dir or --listen")
             }
@@ -196,6 +205,18 @@ fn client_exit(error: &ClientError) -> Exit {
     }
 }
 
+fn serve_exit(error: &ServerError) -> Exit {
+    match error {
+        ServerError::Host(HostError::DirectoryInUse(_)) => Exit::Conflict,
+        ServerError::Listen { source, .. } => match source.kind() {
+            io::ErrorKind::AddrInUse => Exit::Conflict,
+            io::ErrorKind::PermissionDenied => Exit::NotAuthorised,
+            _ => Exit::Usage,
+        },
+        _ => Exit::Storage,
+    }
+}
+
 fn next_step(error: &ClientError) -> Option<&'static str> {
     match error {
         ClientError::BadUrl { .. } => Some("give --server http://host:port"),
@@ -208,7 +229,9 @@ fn next_step(error: &ClientError) -> Option<&'static str> {
         }
         ClientError::Refused { status: 404, .. } => Some("`tine list` shows the databases and forks that are there"),
         ClientError::Refused { status: 530, .. } => Some("`tine logs DATABASE` shows what the module logged"),
-        ClientError::Deadline { .. } | ClientError::Silent { .. } => Some("see whether the server is busy: GET /v1/metrics"),
+        ClientError::Deadline { .. } | ClientError::Silent { .. } => {
+            Some("see whether the server is busy: GET /v1/metrics")
+        }
         _ => None,
     }
 }

@@ -40,14 +40,10 @@ fn main() -> ExitCode {
         // Whoever read our output has seen enough.
         Err(failure) if failure.is_closed_output() => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.report(cli_wants_json(&output));
+            failure.report(output.is_json());
             failure.exit_code()
         }
     }
-}
-
-fn cli_wants_json(output: &Output) -> bool {
-    output.is_json()
 }
 
 fn run(cli: Cli, output: &Output) -> Result<(), Failure> {

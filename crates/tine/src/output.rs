@@ -35,10 +35,7 @@ impl Output {
     /// # Errors
     /// When nobody takes the output.
     pub fn line(&self, text: &str) -> Result<(), Failure> {
-        let mut stdout = self.stdout.borrow_mut();
-        writeln!(stdout, "{text}")?;
-        stdout.flush()?;
-        Ok(())
+        self.lines([text])
     }
 
     /// Writes a JSON value on one line.
@@ -56,10 +53,9 @@ impl Output {
     pub fn lines<S: AsRef<str>>(&self, lines: impl IntoIterator<Item = S>) -> Result<(), Failure> {
         let mut stdout = self.stdout.borrow_mut();
         for line in lines {
-            writeln!(stdout, "{}", line.as_ref())?;
+            writeln!(stdout, "{}", line.as_ref()).map_err(Failure::Output)?;
         }
-        stdout.flush()?;
-        Ok(())
+        stdout.flush().map_err(Failure::Output)
     }
 
     /// Writes a table.
@@ -113,7 +109,8 @@ impl Table {
     }
 
     fn is_numeric(&self, column: usize) -> bool {
-        let mut cells = self.rows.iter().map(|row| row[column].as_str()).filter(|cell| !cell.is_empty() && *cell != "-");
+        let mut cells =
+            self.rows.iter().map(|row| row[column].as_str()).filter(|cell| !cell.is_empty() && *cell != "-");
         let is_number = |cell: &str| cell.parse::<f64>().is_ok();
         cells.next().is_some_and(is_number) && cells.all(is_number)
     }
@@ -136,7 +133,13 @@ pub fn printable(text: &str) -> String {
     if !text.contains(is_harmful) {
         return text.to_owned();
     }
-    text.chars().map(|character| if is_harmful(character) { character.escape_debug().to_string() } else { character.to_string() }).collect()
+    text.chars()
+        .map(
+            |character| {
+                if is_harmful(character) { character.escape_debug().to_string() } else { character.to_string() }
+            },
+        )
+        .collect()
 }
 
 /// Asks a yes-or-no question on the terminal.
@@ -173,13 +176,10 @@ mod tests {
         table.row(["main", "7"]);
         table.row(["a-long-name", "1204"]);
         table.row(["short"]);
-        assert_eq!(table.lines(), [
-            "name         head",
-            "-----------  ----",
-            "main            7",
-            "a-long-name  1204",
-            "short",
-        ]);
+        assert_eq!(
+            table.lines(),
+            ["name         head", "-----------  ----", "main            7", "a-long-name  1204", "short",]
+        );
     }
 
     #[test]

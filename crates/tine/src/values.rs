@@ -81,7 +81,9 @@ fn sum_text(sum: &tine_types::SumType, value: &Value) -> String {
             sum.variants.iter().find(|variant| variant.name.as_deref() == Some(name)).map(|variant| (variant, payload))
         }),
         Value::Array(parts) => match parts.as_slice() {
-            [tag, payload] => tag.as_u64().and_then(|tag| sum.variants.get(tag as usize)).map(|variant| (variant, payload)),
+            [tag, payload] => {
+                tag.as_u64().and_then(|tag| sum.variants.get(tag as usize)).map(|variant| (variant, payload))
+            }
             _ => None,
         },
         _ => None,
@@ -118,8 +120,10 @@ mod tests {
     fn values() {
         let field = |name: &str, ty| json!({ "name": { "some": name }, "algebraic_type": ty });
         let product = |elements: serde_json::Value| json!({ "Product": { "elements": elements } });
-        let option = json!({ "Sum": { "variants": [field("some", json!({"U8": []})), field("none", product(json!([])))] } });
-        let color = json!({ "Sum": { "variants": [field("Red", product(json!([]))), field("Mix", json!({"U8": []}))] } });
+        let option =
+            json!({ "Sum": { "variants": [field("some", json!({"U8": []})), field("none", product(json!([])))] } });
+        let color =
+            json!({ "Sum": { "variants": [field("Red", product(json!([]))), field("Mix", json!({"U8": []}))] } });
         let point = product(json!([field("x", json!({"I32": []})), field("name", json!({"String": []}))]));
         let identity = product(json!([field("__identity__", json!({"U256": []}))]));
         let time = product(json!([field("__timestamp_micros_since_unix_epoch__", json!({"I64": []}))]));

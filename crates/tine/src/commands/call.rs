@@ -36,7 +36,8 @@ fn arguments(args: &CallArgs) -> Result<Value, Failure> {
         return Ok(Value::Array(args.arguments.iter().map(|text| argument(text)).collect()));
     };
     let text = if all == "-" { read_input()? } else { all.clone() };
-    let parsed: Value = serde_json::from_str(&text).map_err(|error| Failure::usage(format!("--args is not JSON: {error}")))?;
+    let parsed: Value =
+        serde_json::from_str(&text).map_err(|error| Failure::usage(format!("--args is not JSON: {error}")))?;
     if parsed.is_array() || parsed.is_object() {
         return Ok(parsed);
     }

@@ -47,7 +47,10 @@ fn one(context: &Context, schema: &Schema, database: &str, name: &str) -> Result
         let message = format!("`{database}` has no table, reducer or procedure `{name}`");
         return Err(Failure::NotFound { message, next: Some(format!("`tine describe {database}` shows what it has")) });
     };
-    let kind = functions_with_kind(schema).find(|(other, _)| other.name == function.name).map(|(_, kind)| kind).unwrap_or_default();
+    let kind = functions_with_kind(schema)
+        .find(|(other, _)| other.name == function.name)
+        .map(|(_, kind)| kind)
+        .unwrap_or_default();
     let returns = function.returns.as_ref().map(describe_type);
     if context.output.is_json() {
         return context.output.json(&json!({
@@ -59,7 +62,8 @@ fn one(context: &Context, schema: &Schema, database: &str, name: &str) -> Result
 }
 
 fn one_table(context: &Context, table: &TableSchema) -> Result<(), Failure> {
-    let key: Vec<&str> = table.primary_key.iter().filter_map(|&position| table.columns.get(position)).map(|c| c.name.as_str()).collect();
+    let key: Vec<&str> =
+        table.primary_key.iter().filter_map(|&position| table.columns.get(position)).map(|c| c.name.as_str()).collect();
     if context.output.is_json() {
         return context.output.json(&json!({
             "name": table.name, "kind": "table", "public": table.public, "event": table.is_event, "schedules": table.schedules,
@@ -84,9 +88,10 @@ fn functions_with_kind(schema: &Schema) -> impl Iterator<Item = (&Function, Stri
         };
         (function, kind)
     });
-    let procedures = schema.procedures.iter().map(|function| {
-        (function, if function.callable { "procedure" } else { "internal procedure" }.to_owned())
-    });
+    let procedures = schema
+        .procedures
+        .iter()
+        .map(|function| (function, if function.callable { "procedure" } else { "internal procedure" }.to_owned()));
     reducers.chain(procedures)
 }
 

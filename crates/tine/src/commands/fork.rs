@@ -88,7 +88,12 @@ fn create(context: &Context, database: &str, name: &str, ephemeral: bool) -> Res
         return context.output.json(&value);
     }
     let address = format!("{}@{}", split_fork(database).0, fork.name);
-    context.output.line(&format!("created {address} ({}) from {} in {}", fork.durability, origin_text(&fork), duration_text(took_us)))
+    context.output.line(&format!(
+        "created {address} ({}) from {} in {}",
+        fork.durability,
+        origin_text(&fork),
+        duration_text(took_us)
+    ))
 }
 
 fn list(context: &Context, database: &str) -> Result<(), Failure> {
@@ -99,7 +104,14 @@ fn list(context: &Context, database: &str) -> Result<(), Failure> {
     }
     let mut table = Table::new(["fork", "id", "head", "from", "durability", "created"]);
     for fork in &forks {
-        table.row([fork.name.clone(), fork.id.to_string(), fork.head.to_string(), origin_text(fork), fork.durability.clone(), created_text(fork)]);
+        table.row([
+            fork.name.clone(),
+            fork.id.to_string(),
+            fork.head.to_string(),
+            origin_text(fork),
+            fork.durability.clone(),
+            created_text(fork),
+        ]);
     }
     context.output.table(&table)
 }

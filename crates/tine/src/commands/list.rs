@@ -33,7 +33,14 @@ pub fn run(context: &Context) -> Result<(), Failure> {
         for (position, fork) in database.forks.iter().enumerate() {
             let shown = if position == 0 { name } else { "" };
             let identity = if position == 0 { database.identity.clone() } else { fork.identity.clone() };
-            table.row([shown.to_owned(), fork.name.clone(), fork.head.to_string(), fork::origin_text(fork), fork.durability.clone(), short(&identity)]);
+            table.row([
+                shown.to_owned(),
+                fork.name.clone(),
+                fork.head.to_string(),
+                fork::origin_text(fork),
+                fork.durability.clone(),
+                short(&identity),
+            ]);
         }
     }
     context.output.table(&table)

@@ -10,20 +10,13 @@ use tine_client::{
 use tine_module::SourceBundle;
 
 use super::Context;
-use crate::{
-    args::PublishArgs,
-    failure::Failure,
-    output::{confirm, duration_text},
-};
+use crate::{args::PublishArgs, failure::Failure, output::duration_text};
 
 /// Collects the module's files and publishes them.
 ///
 /// # Errors
 /// Files that cannot be collected, a module that the server refuses, and the client's errors.
 pub fn run(context: &Context, args: &PublishArgs) -> Result<(), Failure> {
-    if args.clear && !args.yes {
-        confirm(&format!("Delete all data of `{}`?", args.database))?;
-    }
     let start = Instant::now();
     if !args.path.exists() {
         let message = format!("there is no file or folder `{}`", args.path.display());
@@ -32,10 +25,9 @@ pub fn run(context: &Context, args: &PublishArgs) -> Result<(), Failure> {
     }
     let bundle = SourceBundle::collect(&args.path).map_err(|source| Failure::Collect { source })?;
     let (files, bytes) = (bundle.files.len(), bundle.files.values().map(String::len).sum::<usize>());
-    let options = PublishOptions { clear: args.clear };
     let published = context
         .http
-        .publish(Some(&args.database), CONTENT_TYPE_SOURCE, bundle.encode(), options)
+        .publish(Some(&args.database), CONTENT_TYPE_SOURCE, bundle.encode(), PublishOptions::default())
         .map_err(|error| explain(error, &args.database))?;
     let took_us = start.elapsed().as_micros() as u64;
     let operation = if published.created { "created" } else { "updated" };
@@ -47,7 +39,12 @@ pub fn run(context: &Context, args: &PublishArgs) -> Result<(), Failure> {
         }));
     }
     context.output.lines([
-        format!("{operation} {} from {files} file{} ({bytes} bytes) in {}", args.database, plural(files), duration_text(took_us)),
+        format!(
+            "{operation} {} from {files} file{} ({bytes} bytes) in {}",
+            args.database,
+            plural(files),
+            duration_text(took_us)
+        ),
         format!("  identity  {}", published.database_identity),
         format!("  url       {url}"),
     ])
@@ -60,7 +57,10 @@ fn explain(error: ClientError, database: &str) -> Failure {
             "`{database}` may belong to another identity; a new database needs the local server's --data-dir, or `tine serve --open-publish`"
         )),
         Some(400 | 500 | 530) => Some("correct the module and publish again; nothing was changed".to_owned()),
-        Some(404) => Some(format!("a fork must exist before it is published to: `tine fork create {}`", database.replacen('@', " ", 1))),
+        Some(404) => Some(format!(
+            "a fork must exist before it is published to: `tine fork create {}`",
+            database.replacen('@', " ", 1)
+        )),
         _ => return error.into(),
     };
     Failure::Client { source: error, next }

@@ -10,6 +10,7 @@ use std::{
 
 use serde_json::json;
 use tine_base::SystemEnv;
+use tine_host::RecoveryProgress;
 use tine_server::{Server, ServerOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -25,6 +26,8 @@ use crate::{
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Recovery shows its progress this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+/// Where the files of `--static` are served.
+const STATIC_PATH: &str = "/app/";
 /// Exit status of a server that a second signal ended at once: 128 + SIGINT.
 const KILLED_STATUS: i32 = 130;
 
@@ -39,10 +42,12 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(),
     let listen = resolve_listen(&settings.listen(args.listen.as_deref()))?;
     create_private_directory(&settings.data_dir)
         .map_err(|source| Failure::File { path: settings.data_dir.clone(), source })?;
-    let mut options = ServerOptions::new(listen, settings.data_dir.clone());
-    options.open_publish = args.open_publish;
-    options.call_log = !args.no_call_log;
-    options.static_dir = args.static_dir.clone();
+    let mut options = ServerOptions::new(listen, settings.data_dir.clone()).open_publish(args.open_publish);
+    options.host.call_log = !args.no_call_log;
+    if let Some(folder) = &args.static_dir {
+        let pages = tine_server::read_directory(folder, STATIC_PATH);
+        options.pages = pages.map_err(|source| Failure::File { path: folder.clone(), source })?;
+    }
     let cores = tine_base::cpu::budget().cores.get();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores).enable_all().build()?;
     runtime.block_on(serve(options, &settings, output))
@@ -53,7 +58,7 @@ async fn serve(options: ServerOptions, settings: &Settings, output: &Output) -> 
     // would skip the orderly release of the directory.
     let mut signals = Signals::new()?;
     let started = Instant::now();
-    let starting = Server::start(options, Arc::new(SystemEnv::new()), RecoveryDisplay::new());
+    let starting = Server::start(options, Arc::new(SystemEnv), show_recovery());
     let server = tokio::select! {
         server = starting => server.map_err(|source| Failure::Serve { source })?,
         () = signals.next() => return Ok(()),
@@ -82,10 +87,7 @@ fn announce(output: &Output, url: &str, data_dir: &Path, took: Duration) -> Resu
             "event": "listening", "url": url, "data_dir": data_dir, "pid": std::process::id(), "took_ms": took.as_millis() as u64,
         }));
     }
-    output.lines([
-        format!("tine listens on {url}"),
-        format!("data in {}", data_dir.display()),
-    ])
+    output.lines([format!("tine listens on {url}"), format!("data in {}", data_dir.display())])
 }
 
 /// SIGINT and SIGTERM.
@@ -108,20 +110,16 @@ impl Signals {
 }
 
 /// Shows how far the recovery of a log is, on standard error.
-struct RecoveryDisplay;
-
-impl RecoveryDisplay {
-    fn new() -> impl FnMut(tine_server::RecoveryProgress) + Send + 'static {
-        let mut shown: Option<Instant> = None;
-        move |progress: tine_server::RecoveryProgress| {
-            let is_due = shown.is_none_or(|last| last.elapsed() >= PROGRESS_INTERVAL);
-            if is_due && progress.bytes_total > 0 {
-                shown = Some(Instant::now());
-                let percent = progress.bytes_done.saturating_mul(100) / progress.bytes_total;
-                let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-                let (done, total) = (mebibytes(progress.bytes_done), mebibytes(progress.bytes_total));
-                eprintln!("recovering: {percent}% ({done:.1} of {total:.1} MiB of log)");
-            }
+fn show_recovery() -> impl FnMut(RecoveryProgress) + Send + 'static {
+    let mut shown: Option<Instant> = None;
+    move |progress: RecoveryProgress| {
+        let is_due = shown.is_none_or(|last| last.elapsed() >= PROGRESS_INTERVAL);
+        if is_due && progress.bytes_total > 0 {
+            shown = Some(Instant::now());
+            let percent = progress.bytes_done.saturating_mul(100) / progress.bytes_total;
+            let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            let (done, total) = (mebibytes(progress.bytes_done), mebibytes(progress.bytes_total));
+            eprintln!("recovering: {percent}% ({done:.1} of {total:.1} MiB of log)");
         }
     }
 }
@@ -169,7 +167,9 @@ mod tests {
 
     #[test]
     fn listen_addresses() {
-        for (text, shown) in [("127.0.0.1:0", "127.0.0.1:0"), ("0.0.0.0:3000", "127.0.0.1:3000"), ("[::]:3000", "[::1]:3000")] {
+        for (text, shown) in
+            [("127.0.0.1:0", "127.0.0.1:0"), ("0.0.0.0:3000", "127.0.0.1:3000"), ("[::]:3000", "[::1]:3000")]
+        {
             assert_eq!(reachable(resolve_listen(text).expect(text)).to_string(), shown);
         }
         for text in ["", "3000", "127.0.0.1", "127.0.0.1:99999"] {

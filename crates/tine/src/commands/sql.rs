@@ -41,7 +41,8 @@ fn print(context: &Context, result: &SqlResult) -> Result<(), Failure> {
             changed.inserted, changed.updated, changed.deleted
         ));
     }
-    let name = |(position, name): (usize, &Option<String>)| name.clone().unwrap_or_else(|| format!("column {}", position + 1));
+    let name =
+        |(position, name): (usize, &Option<String>)| name.clone().unwrap_or_else(|| format!("column {}", position + 1));
     let mut table = Table::new(result.columns.iter().enumerate().map(name));
     // A type that cannot be read is not shown in words; its values are shown as they came.
     let types: Vec<Option<AlgebraicType>> = result.column_types.iter().map(|ty| type_from_json(ty).ok()).collect();

@@ -35,11 +35,15 @@ pub fn run(context: &Context, args: &SubscribeArgs) -> Result<(), Failure> {
     })
 }
 
-async fn follow(context: &Context<'_>, args: &SubscribeArgs, schema: &Schema, queries: &[String]) -> Result<(), Failure> {
+async fn follow(
+    context: &Context<'_>,
+    args: &SubscribeArgs,
+    schema: &Schema,
+    queries: &[String],
+) -> Result<(), Failure> {
     let deadline = Instant::now() + args.timeout_s.map_or(WAIT_MAX, Duration::from_secs).min(WAIT_MAX);
-    let options = ConnectOptions::new(&context.url, &args.database)
-        .with_token(&context.token)
-        .with_confirmed(!args.unconfirmed);
+    let options =
+        ConnectOptions::new(&context.url, &args.database).with_token(&context.token).with_confirmed(!args.unconfirmed);
     let mut connection = Connection::connect(options).await?;
     let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
     let rows = connection.subscribe(QUERY_SET, &queries).await?;
@@ -112,7 +116,7 @@ impl Operation {
 
 type Row = Map<String, Value>;
 
-impl Printer<'_> {
+impl<'a> Printer<'a> {
     fn initial(&mut self, rows: &QueryRows) -> Result<(), Failure> {
         let mut count = 0;
         for table_rows in &rows.tables {
@@ -154,7 +158,8 @@ impl Printer<'_> {
             TableUpdateRows::Persistent { inserts, deletes } => {
                 let mut deleted: Vec<Option<Row>> = decode(table, deletes)?.into_iter().map(Some).collect();
                 let inserted = decode(table, inserts)?;
-                let pairs: Vec<Option<Row>> = inserted.iter().map(|row| take_same_key(table, &mut deleted, row)).collect();
+                let pairs: Vec<Option<Row>> =
+                    inserted.iter().map(|row| take_same_key(table, &mut deleted, row)).collect();
                 for row in deleted.iter().flatten() {
                     self.change(table, Operation::Delete, row, None)?;
                 }
@@ -184,15 +189,19 @@ impl Printer<'_> {
             return self.output.json(&line);
         }
         let null = Value::Null;
-        let columns = table.columns.iter().map(|column| (column.name.as_str(), &column.ty, row.get(&column.name).unwrap_or(&null)));
+        let columns = table
+            .columns
+            .iter()
+            .map(|column| (column.name.as_str(), &column.ty, row.get(&column.name).unwrap_or(&null)));
         self.output.line(&format!("{} {} {}  {}", clock_text(), operation.mark(), table.name, row_text(columns)))
     }
 
     /// A table the server named. The schema was read before the subscription; a table that was added
     /// since cannot be in it.
-    fn table(&self, name: &str) -> Result<&'_ Table, Failure> {
+    fn table(&self, name: &str) -> Result<&'a Table, Failure> {
         let unknown = || ClientError::Protocol(format!("rows of an unknown table `{name}`"));
-        self.schema.table(name).ok_or_else(|| unknown().into())
+        let schema = self.schema;
+        schema.table(name).ok_or_else(|| unknown().into())
     }
 }
 
@@ -210,7 +219,8 @@ fn take_same_key(table: &Table, deleted: &mut [Option<Row>], inserted: &Row) -> 
 }
 
 fn decode(table: &Table, rows: &RowList) -> Result<Vec<Row>, Failure> {
-    let wrong = |reason: String| Failure::from(ClientError::Protocol(format!("a row of table `{}`: {reason}", table.name)));
+    let wrong =
+        |reason: String| Failure::from(ClientError::Protocol(format!("a row of table `{}`: {reason}", table.name)));
     let decode = |row: &[u8]| {
         let mut reader = Reader::new(row);
         match bsatn_to_json(&table.row_type, &mut reader) {
@@ -245,7 +255,8 @@ mod tests {
                          { "source_name": "note", "product_type_ref": 0, "primary_key": [] }] },
         ]}))
         .expect("a schema");
-        let row = |id: u32, age: u32| -> Row { json!({ "id": id, "age": age }).as_object().expect("an object").clone() };
+        let row =
+            |id: u32, age: u32| -> Row { json!({ "id": id, "age": age }).as_object().expect("an object").clone() };
         let mut deleted = vec![Some(row(1, 10)), Some(row(2, 20))];
         let person = schema.table("person").expect("there");
         assert_eq!(take_same_key(person, &mut deleted, &row(2, 21)), Some(row(2, 20)));
