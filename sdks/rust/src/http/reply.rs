@@ -71,7 +71,8 @@ pub struct ChangedRows {
 pub struct LogRecord {
     /// `Error`, `Warn`, `Info`, `Debug`, `Trace` or `Panic`.
     pub level: String,
-    /// Microseconds since the Unix epoch.
+    /// Microseconds since the Unix epoch; 0 for a note of the server itself, such as one about lost records.
+    #[serde(default)]
     pub ts: i64,
     /// The text.
     pub message: String,
