@@ -1,6 +1,6 @@
 //! Literals to values: the type comes from the column on the other side of the comparison.
 
-use tine_types::{AlgebraicType, Identity, Timestamp};
+use tine_types::{AlgebraicType, Identity, SpecialType, SumType, Timestamp};
 
 use crate::ast::{Literal, LiteralValue};
 use crate::error::{Detail, QueryError};
@@ -49,41 +49,12 @@ pub(crate) fn encode_literal(
             LiteralValue::Hex(digits) => bytes_of_hex(digits).map(|bytes| length_prefixed(&bytes)).map_err(bad),
             _ => Err(mismatch("write bytes as 0x0a1b or X'0a1b'")),
         },
-        _ if ty.is_identity() => match &literal.value {
-            LiteralValue::Hex(digits) | LiteralValue::Text(digits) => fixed_hex(digits, 32).map_err(bad),
-            _ => Err(mismatch("write an identity as 0x and 64 hexadecimal digits")),
-        },
-        _ if ty.is_connection_id() => match &literal.value {
-            LiteralValue::Hex(digits) | LiteralValue::Text(digits) => fixed_hex(digits, 16).map_err(bad),
-            _ => Err(mismatch("write a connection id as 0x and 32 hexadecimal digits")),
-        },
-        _ if ty.is_uuid() => match &literal.value {
-            LiteralValue::Hex(digits) | LiteralValue::Text(digits) => {
-                fixed_hex(&digits.replace('-', ""), 16).map_err(bad)
-            }
-            _ => Err(mismatch("write a uuid as '01234567-89ab-cdef-0123-456789abcdef'")),
-        },
-        _ if ty.is_timestamp() => match &literal.value {
-            LiteralValue::Text(text) => match Timestamp::from_rfc3339(text) {
-                Ok(timestamp) => Ok(timestamp.micros().to_le_bytes().into()),
-                Err(_) => Err(bad("write it as '2026-01-31T12:00:00.000000Z'".to_owned())),
-            },
-            LiteralValue::Number(text) => decimal(text).and_then(|number| number.encode(8, true)).map_err(bad),
-            _ => Err(mismatch("write '2026-01-31T12:00:00Z' or microseconds since 1970")),
-        },
-        _ if ty.is_time_duration() => match &literal.value {
-            LiteralValue::Number(text) => decimal(text).and_then(|number| number.encode(8, true)).map_err(bad),
-            _ => Err(mismatch("write a duration as a number of microseconds")),
+        _ if ty.special().is_some() => match encode_special(&literal.value, ty) {
+            Ok(encoded) => encoded.map_err(bad),
+            Err(hint) => Err(mismatch(hint)),
         },
         AlgebraicType::Sum(sum) => match &literal.value {
-            LiteralValue::Text(name) => {
-                let tag = sum.variants.iter().position(|variant| variant.name.as_deref() == Some(&**name));
-                let Some(tag) = tag.and_then(|tag| u8::try_from(tag).ok()) else {
-                    let names: Vec<_> = sum.variants.iter().filter_map(|variant| variant.name.as_deref()).collect();
-                    return Err(bad(format!("the variants are {}", names.join(", "))));
-                };
-                Ok([tag].into())
-            }
+            LiteralValue::Text(name) => variant_tag(sum, name).map_err(bad),
             _ => Err(mismatch("write the variant in single quotes: 'Active'")),
         },
         _ => {
@@ -95,6 +66,39 @@ pub(crate) fn encode_literal(
                 LiteralValue::Hex(digits) => hexadecimal(digits).and_then(|n| n.encode(size, signed)).map_err(bad),
                 _ => Err(mismatch("write an integer")),
             }
+        }
+    }
+}
+
+/// Encodes a literal for one of the special types. The outer error is a hint for literals of the
+/// wrong form, the inner one the problem with a literal of the right form.
+fn encode_special(value: &LiteralValue, ty: &AlgebraicType) -> Result<Result<Box<[u8]>, String>, &'static str> {
+    use LiteralValue::{Hex, Number, Text};
+    let micros = |text: &str| decimal(text).and_then(|number| number.encode(8, true));
+    match (ty.special(), value) {
+        (Some(SpecialType::Identity), Hex(digits) | Text(digits)) => Ok(fixed_hex(digits, 32)),
+        (Some(SpecialType::Identity), _) => Err("write an identity as 0x and 64 hexadecimal digits"),
+        (Some(SpecialType::ConnectionId), Hex(digits) | Text(digits)) => Ok(fixed_hex(digits, 16)),
+        (Some(SpecialType::ConnectionId), _) => Err("write a connection id as 0x and 32 hexadecimal digits"),
+        (Some(SpecialType::Uuid), Hex(digits) | Text(digits)) => Ok(fixed_hex(&digits.replace('-', ""), 16)),
+        (Some(SpecialType::Uuid), _) => Err("write a uuid as '01234567-89ab-cdef-0123-456789abcdef'"),
+        (Some(SpecialType::Timestamp), Number(text)) => Ok(micros(text)),
+        (Some(SpecialType::Timestamp), Text(text)) => Ok(Timestamp::from_rfc3339(text)
+            .map(|timestamp| timestamp.micros().to_le_bytes().into())
+            .map_err(|_| "write it as '2026-01-31T12:00:00.000000Z'".to_owned())),
+        (Some(SpecialType::Timestamp), _) => Err("write '2026-01-31T12:00:00Z' or microseconds since 1970"),
+        (Some(SpecialType::TimeDuration), Number(text)) => Ok(micros(text)),
+        (Some(SpecialType::TimeDuration), _) => Err("write a duration as a number of microseconds"),
+        _ => Err("columns of this type cannot be compared with literals"),
+    }
+}
+
+fn variant_tag(sum: &SumType, name: &str) -> Result<Box<[u8]>, String> {
+    match sum.position(name).and_then(|tag| u8::try_from(tag).ok()) {
+        Some(tag) => Ok([tag].into()),
+        None => {
+            let names: Vec<_> = sum.variants.iter().filter_map(|variant| variant.name()).collect();
+            Err(format!("the variants are {}", names.join(", ")))
         }
     }
 }

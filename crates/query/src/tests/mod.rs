@@ -2,6 +2,7 @@
 
 mod deltas;
 mod errors;
+mod literals;
 mod live;
 mod parsing;
 mod results;
