@@ -1,0 +1,111 @@
+// What reducers and procedures get as `ctx`. One object of each kind per instance; the accessors are native and read
+// the call that is running, so nothing is built for a call that does not ask for it.
+
+const random = () => native.random();
+random.fill = array => native.randomFill(array);
+random.uint32 = () => native.randomUint32();
+random.integerInRange = (min, max) => native.randomInteger(min, max);
+random.bigintInRange = (min, max) => {
+  if (min > max) throw new RangeError("bigintInRange(): the minimum is above the maximum");
+  const size = max - min + 1n;
+  const bits = size.toString(2).length;
+  for (;;) {
+    const value = native.randomBits(bits);
+    if (value < size) return min + value;
+  }
+};
+freeze(random);
+
+class JwtClaims {
+  #payload;
+  constructor(rawPayload) {
+    this.#payload = JSON.parse(rawPayload);
+    this.rawPayload = rawPayload;
+    this.identity = native.sender();
+    freeze(this);
+  }
+  get fullPayload() { return this.#payload; }
+  get subject() { return this.#payload.sub; }
+  get issuer() { return this.#payload.iss; }
+  get audience() {
+    const audience = this.#payload.aud ?? [];
+    return typeof audience === "string" ? [audience] : audience;
+  }
+}
+
+class AuthCtx {
+  #claims;
+  constructor() {
+    this.isInternal = native.isInternal();
+    const payload = native.jwtPayload();
+    this.#claims = payload === undefined ? null : new JwtClaims(payload);
+    freeze(this);
+  }
+  get hasJWT() { return this.#claims !== null; }
+  get jwt() { return this.#claims; }
+}
+
+const accessors = {
+  sender: native.sender,
+  connectionId: native.connectionId,
+  identity: native.databaseIdentity,
+  databaseIdentity: native.databaseIdentity,
+  random: () => random,
+  senderAuth: () => new AuthCtx(),
+};
+const contextPrototype = {
+  newUuidV4: native.newUuidV4,
+  newUuidV7: native.newUuidV7,
+};
+for (const [name, get] of HostObject.entries(accessors)) defineProperty(contextPrototype, name, { get, enumerable: true });
+
+function makeContext(timestamp, members) {
+  const context = HostObject.create(contextPrototype, getOwnPropertyDescriptors(members));
+  defineProperty(context, "timestamp", { get: timestamp, enumerable: true });
+  return freeze(context);
+}
+
+// Runs `body` in a transaction. Its commit is tried twice, so the body may run twice.
+function withTx(body, transaction) {
+  const run = () => {
+    native.beginTransaction();
+    try {
+      return body(transaction);
+    } catch (error) {
+      native.abortTransaction();
+      throw error;
+    }
+  };
+  let result = run();
+  try {
+    native.commitTransaction();
+    return result;
+  } catch {
+    consoleObject.warn("the transaction could not be committed, running it again");
+  }
+  result = run();
+  native.commitTransaction();
+  return result;
+}
+
+// The objects that the native side hands to user functions; `db` is its table handles by name.
+function makeContexts(db) {
+  const as = freeze({});
+  const reducer = makeContext(native.timestamp, { db, as });
+  const transaction = makeContext(native.transactionTimestamp, { db, as });
+  const http = freeze({ fetch: unsupported("ctx.http.fetch()") });
+  const procedure = makeContext(native.timestamp, { as, http, withTx: body => withTx(body, transaction) });
+  return { reducer, procedure };
+}
+
+// What `iter()` and `filter()` return: native iterators that have the language's iterator helpers.
+const rowsPrototype = HostObject.create(getPrototypeOf(getPrototypeOf([][HostSymbol.iterator]())));
+hidden(rowsPrototype, "next", native.rowsNext);
+hidden(rowsPrototype, "return", native.rowsReturn);
+
+const exports = {
+  t, schema, table, SenderError, SpacetimeHostError, errors, CaseConversionPolicy, toCamelCase, Range, ScheduleAt,
+  Identity, ConnectionId, Timestamp, TimeDuration, Uuid, TypeBuilder, ColumnBuilder, RowBuilder, ProductBuilder, SumBuilder,
+  ArrayBuilder, OptionBuilder, ResultBuilder,
+};
+return { exports, register, makeContexts, rangeBounds, rowsPrototype, errorByCode, SpacetimeHostError, SenderError };

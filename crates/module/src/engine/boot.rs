@@ -1,0 +1,228 @@
+//! Making a fresh runtime into one that modules run in: our globals, the value classes and the SDK.
+
+use std::cell::OnceCell;
+use std::sync::OnceLock;
+
+use super::raw::{Atom, Bytecode, ClassId, Cx, JsResult, Root, Runtime};
+use super::state::{Modules, State};
+use super::{console, context, rows, values};
+use crate::source::resolve::SDK_MODULE;
+
+/// The SDK, as the body of one function: its parts share their names.
+const SDK_SOURCE: &str = concat!(
+    "(function (native) {\n\"use strict\";\n",
+    include_str!("../../sdk/globals.js"),
+    include_str!("../../sdk/values.js"),
+    include_str!("../../sdk/types.js"),
+    include_str!("../../sdk/schema.js"),
+    include_str!("../../sdk/context.js"),
+    "})"
+);
+
+/// The script that writes module definitions.
+const DESCRIBE_SOURCE: &str = include_str!("../../sdk/describe.js");
+
+/// What `tine:server` exports.
+pub(crate) const SDK_EXPORTS: [&str; 23] = [
+    "ArrayBuilder",
+    "CaseConversionPolicy",
+    "ColumnBuilder",
+    "ConnectionId",
+    "Identity",
+    "OptionBuilder",
+    "ProductBuilder",
+    "Range",
+    "ResultBuilder",
+    "RowBuilder",
+    "ScheduleAt",
+    "SenderError",
+    "SpacetimeHostError",
+    "SumBuilder",
+    "TimeDuration",
+    "Timestamp",
+    "TypeBuilder",
+    "Uuid",
+    "errors",
+    "schema",
+    "t",
+    "table",
+    "toCamelCase",
+];
+
+/// Memory for compiling the SDK, which happens once per process.
+const COMPILE_MEMORY_BYTES: usize = 64 << 20;
+
+/// Stack for the same.
+const COMPILE_STACK_BYTES: usize = 512 << 10;
+
+/// The most host error codes, see [`Sdk::error_classes`].
+const ERROR_CODES_MAX: u32 = 32;
+
+/// Names that natives read and write.
+pub(super) struct Atoms {
+    pub(super) tag: Atom,
+    pub(super) value: Atom,
+    pub(super) ok: Atom,
+    pub(super) err: Atom,
+    pub(super) name: Atom,
+    pub(super) message: Atom,
+    pub(super) stack: Atom,
+    pub(super) identity: Atom,
+    pub(super) connection_id: Atom,
+    pub(super) uuid: Atom,
+    pub(super) timestamp: Atom,
+    pub(super) time_duration: Atom,
+}
+
+/// The classes that natives define.
+pub(super) struct Classes {
+    pub(super) identity: ClassId,
+    pub(super) connection_id: ClassId,
+    pub(super) uuid: ClassId,
+    pub(super) timestamp: ClassId,
+    pub(super) time_duration: ClassId,
+    pub(super) rows: ClassId,
+}
+
+/// What is looked up before any code of the user's can change it.
+pub(super) struct Boot {
+    pub(super) atoms: Atoms,
+    pub(super) classes: Classes,
+    pub(super) error: Root,
+    pub(super) type_error: Root,
+    pub(super) range_error: Root,
+    pub(super) big_int: Root,
+    pub(super) big_int_to_string: Root,
+    sdk: OnceCell<Sdk>,
+}
+
+/// What the SDK's script returned.
+pub(super) struct Sdk {
+    /// The exports of `tine:server`.
+    pub(super) exports: Root,
+    /// Registers the exports of a module.
+    pub(super) register: Root,
+    /// Makes the `ctx` objects.
+    pub(super) make_contexts: Root,
+    /// The bounds of a `Range`.
+    pub(super) range_bounds: Root,
+    /// The class of errors meant for callers.
+    pub(super) sender_error: Root,
+    /// The class of host errors without a class of their own.
+    pub(super) host_error: Root,
+    /// Classes of host errors by code.
+    pub(super) error_classes: Vec<Option<Root>>,
+}
+
+impl Boot {
+    /// What the SDK's script returned.
+    ///
+    /// # Panics
+    /// Before it ran.
+    pub(super) fn sdk(&self) -> &Sdk {
+        self.sdk.get().expect("the SDK is loaded before anything else runs")
+    }
+}
+
+/// Loads the SDK into a fresh runtime.
+pub(super) fn boot(cx: Cx<'_>) -> JsResult<()> {
+    let global = cx.global();
+    let get = |name: &str| Ok(cx.root(global.get_named(name)?));
+    let big_int = global.get_named("BigInt")?;
+    let boot = Boot {
+        atoms: atoms(cx)?,
+        classes: classes(cx)?,
+        error: get("Error")?,
+        type_error: get("TypeError")?,
+        range_error: get("RangeError")?,
+        big_int_to_string: cx.root(big_int.get_named("prototype")?.get_named("toString")?),
+        big_int: cx.root(big_int),
+        sdk: OnceCell::new(),
+    };
+    let boot = cx.state().boot.get_or_init(|| boot);
+    let native = cx.object()?;
+    values::install(cx, &native)?;
+    context::install(cx, &native)?;
+    console::install(cx, &native)?;
+    rows::install(cx, &native)?;
+    let parts = cx.run_script(sdk_bytecode())?.call(&cx.undefined(), &[&native])?;
+    let part = |name: &str| Ok(cx.root(parts.get_named(name)?));
+    cx.set_class_prototype(boot.classes.rows, parts.get_named("rowsPrototype")?);
+    let by_code = parts.get_named("errorByCode")?;
+    let error_classes = (0..ERROR_CODES_MAX).map(|code| {
+        let class = by_code.get_index(code)?;
+        Ok((!class.is_undefined()).then(|| cx.root(class)))
+    });
+    let sdk = Sdk {
+        exports: part("exports")?,
+        register: part("register")?,
+        make_contexts: part("makeContexts")?,
+        range_bounds: part("rangeBounds")?,
+        sender_error: part("SenderError")?,
+        host_error: part("SpacetimeHostError")?,
+        error_classes: error_classes.collect::<JsResult<_>>()?,
+    };
+    assert!(boot.sdk.set(sdk).is_ok(), "a runtime is booted once");
+    Ok(())
+}
+
+/// Runs the script that describes a registered module and returns what it returns.
+pub(super) fn run_describe<'js>(
+    cx: Cx<'js>,
+    registered: &super::raw::Value<'js>,
+) -> JsResult<super::raw::Value<'js>> {
+    static BYTECODE: OnceLock<Bytecode> = OnceLock::new();
+    let bytecode = BYTECODE.get_or_init(|| compile_own_script("tine:describe", DESCRIBE_SOURCE));
+    cx.run_script(bytecode)?.call(&cx.undefined(), &[registered])
+}
+
+fn atoms(cx: Cx<'_>) -> JsResult<Atoms> {
+    Ok(Atoms {
+        tag: cx.atom("tag")?,
+        value: cx.atom("value")?,
+        ok: cx.atom("ok")?,
+        err: cx.atom("err")?,
+        name: cx.atom("name")?,
+        message: cx.atom("message")?,
+        stack: cx.atom("stack")?,
+        identity: cx.atom("__identity__")?,
+        connection_id: cx.atom("__connection_id__")?,
+        uuid: cx.atom("__uuid__")?,
+        timestamp: cx.atom("__timestamp_micros_since_unix_epoch__")?,
+        time_duration: cx.atom("__time_duration_micros__")?,
+    })
+}
+
+fn classes(cx: Cx<'_>) -> JsResult<Classes> {
+    Ok(Classes {
+        identity: cx.new_class("Identity", true)?,
+        connection_id: cx.new_class("ConnectionId", true)?,
+        uuid: cx.new_class("Uuid", true)?,
+        timestamp: cx.new_class("Timestamp", false)?,
+        time_duration: cx.new_class("TimeDuration", false)?,
+        rows: cx.new_class("Rows", false)?,
+    })
+}
+
+fn sdk_bytecode() -> &'static Bytecode {
+    static BYTECODE: OnceLock<Bytecode> = OnceLock::new();
+    BYTECODE.get_or_init(|| compile_own_script(SDK_MODULE, SDK_SOURCE))
+}
+
+/// Compiles a script of ours.
+///
+/// # Panics
+/// If it does not compile, which the tests rule out.
+fn compile_own_script(name: &str, source: &str) -> Bytecode {
+    let state = State::new(COMPILE_MEMORY_BYTES, Modules::Stubs, Default::default());
+    let mut runtime = Runtime::new(COMPILE_STACK_BYTES, state).expect("memory for one runtime");
+    let cx = runtime.enter();
+    match cx.compile_script(name, source) {
+        Ok(bytes) => Bytecode::trusted(bytes),
+        Err(_) => {
+            let (error, _) = cx.take_exception();
+            let stack = error.get_named("stack").and_then(|stack| stack.to_text()).unwrap_or_default();
+            panic!("{name} does not compile: {}\n{stack}", error.to_text().unwrap_or_default());
+        }
+    }
+}

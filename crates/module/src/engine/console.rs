@@ -1,0 +1,84 @@
+//! The console and the text codecs.
+
+use super::errors::{self, ErrorClass};
+use super::raw::{Call, Cx, JsResult, Kind, Value};
+use crate::call::{LogEntry, LogLevel};
+use crate::diagnostic::clip;
+
+/// Most lines that one call may log; what comes after is counted once and dropped. A loop that logs must not fill the disk.
+const LOG_LINES_MAX: u32 = 1000;
+
+/// Adds the natives of this file to the object that the SDK gets.
+pub(super) fn install<'js>(cx: Cx<'js>, native: &Value<'js>) -> JsResult<()> {
+    native.define_named("log", cx.function("log", 2, 0, log)?)?;
+    native.define_named("encodeUtf8", cx.function("encodeUtf8", 1, 0, encode_utf8)?)?;
+    native.define_named("decodeUtf8", cx.function("decodeUtf8", 3, 0, decode_utf8)?)?;
+    cx.watch_rejections();
+    Ok(())
+}
+
+/// `log(level, message)`
+fn log<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
+    let cx = call.cx;
+    let level = match call.arg(0).kind() {
+        Kind::Int(level) => LogLevel::from_abi(level as u32),
+        _ => LogLevel::Info,
+    };
+    let message = call.arg(1).to_text()?;
+    let boot = cx.state().boot();
+    // The stack of a new error tells who called.
+    let here = cx.borrow(boot.error).construct(&cx.undefined())?;
+    let stack = here.get(boot.atoms.stack)?.to_text()?;
+    write(cx, level, message, &stack);
+    Ok(cx.undefined())
+}
+
+/// Logs that a promise was rejected without anybody looking.
+pub(super) fn log_rejection(reason: &Value<'_>) {
+    let cx = reason.cx();
+    let Some(program) = cx.state().program() else { return };
+    let diagnostic = errors::describe(cx, program, reason);
+    write(cx, LogLevel::Warn, format!("unhandled promise rejection: {diagnostic}"), "");
+}
+
+fn write(cx: Cx<'_>, level: LogLevel, message: String, stack: &str) {
+    let lines = &cx.state().call.log_lines;
+    lines.set(lines.get().saturating_add(1));
+    let (level, message) = match lines.get() {
+        count if count <= LOG_LINES_MAX => (level, clip(message)),
+        count if count == LOG_LINES_MAX + 1 => (LogLevel::Warn, format!("more than {LOG_LINES_MAX} lines in one call, the rest is dropped")),
+        _ => return,
+    };
+    let frame = cx.state().program().and_then(|program| program.frames(stack).into_iter().next());
+    let (file, line, function) = match frame {
+        Some(frame) => (Some(frame.location.file), Some(frame.location.line), Some(frame.function)),
+        None => (None, None, None),
+    };
+    let entry = LogEntry { level, message, file, line, function: function.filter(|name| !name.is_empty()) };
+    // Without a host, as while a module loads, there is nobody to log to.
+    cx.state().call.host.with(|host| host.log(entry));
+}
+
+/// `encodeUtf8(text)`
+fn encode_utf8<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
+    call.arg(0).with_text(|text| call.cx.uint8_array(text.as_bytes()))?
+}
+
+/// `decodeUtf8(bytes, fatal, ignoreBom)`
+fn decode_utf8<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
+    let is_set = |index| call.arg(index).kind() == Kind::Bool(true);
+    let (fatal, keep_bom) = (is_set(1), is_set(2));
+    let decoded = call.arg(0).with_bytes(|bytes| {
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").filter(|_| !keep_bom).unwrap_or(bytes);
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(call.cx.string(text)),
+            Err(_) if fatal => Err("the bytes are not UTF-8"),
+            Err(_) => Ok(call.cx.string(&String::from_utf8_lossy(bytes))),
+        }
+    });
+    match decoded {
+        Some(Ok(text)) => text,
+        Some(Err(problem)) => Err(errors::throw(call.cx, ErrorClass::Type, problem)),
+        None => Err(errors::throw(call.cx, ErrorClass::Type, "decode() needs an ArrayBuffer or a view")),
+    }
+}

@@ -1,0 +1,133 @@
+//! The rows that iterators have yet to return.
+//!
+//! A scan copies its rows when it begins, so that the module may change the table while it iterates; the copies count
+//! against the instance's memory. Scans belong to one call (or transaction) and are dropped with it.
+
+use std::cell::{Cell, RefCell};
+
+use tine_tables::{RowCursor, TableError};
+use tine_types::bsatn::{DecodeError, Reader};
+
+use super::heap::Heap;
+use super::state::State;
+
+/// Rows are charged to the instance in pieces of this many bytes: rarely enough to cost nothing.
+const CHARGE_BYTES: usize = 64 << 10;
+
+/// How many rows are copied between looks at the clock.
+const ROWS_PER_CHECK: usize = 1024;
+
+/// Bytes charged for the scan itself.
+const SCAN_BYTES: usize = 128;
+
+/// The scans of an instance that are not finished.
+#[derive(Default)]
+pub(super) struct Scans {
+    open: RefCell<Vec<Scan>>,
+    last_id: Cell<u64>,
+}
+
+struct Scan {
+    id: u64,
+    table: usize,
+    rows: Rows,
+    position: usize,
+}
+
+/// Copied rows, one behind the other. Invariant: `charged_bytes` of them were charged.
+pub(super) struct Rows {
+    bytes: Vec<u8>,
+    charged_bytes: usize,
+}
+
+/// Why rows cannot be copied.
+pub(super) enum CollectError {
+    /// The instance's memory is used up.
+    OutOfMemory,
+    /// The call's time is used up.
+    Stopped,
+    /// The table cannot be read.
+    Table(TableError),
+}
+
+/// Copies all rows of a cursor.
+pub(super) fn collect(state: &State, cursor: &mut RowCursor<'_>) -> Result<Rows, CollectError> {
+    let mut rows = Rows { bytes: Vec::new(), charged_bytes: 0 };
+    let copied = copy_rows(state, cursor, &mut rows);
+    if copied.is_err() {
+        state.heap.discharge(rows.charged_bytes);
+    }
+    copied.map(|()| rows)
+}
+
+fn copy_rows(state: &State, cursor: &mut RowCursor<'_>, rows: &mut Rows) -> Result<(), CollectError> {
+    if !state.heap.charge(SCAN_BYTES) {
+        return Err(CollectError::OutOfMemory);
+    }
+    rows.charged_bytes = SCAN_BYTES;
+    let mut count = 0;
+    while let Some(row) = cursor.next().map_err(CollectError::Table)? {
+        let needed = rows.bytes.len() + row.len() + SCAN_BYTES;
+        if needed > rows.charged_bytes {
+            let more = (needed - rows.charged_bytes).next_multiple_of(CHARGE_BYTES.min(needed.next_power_of_two()));
+            if !state.heap.charge(more) {
+                return Err(CollectError::OutOfMemory);
+            }
+            rows.charged_bytes += more;
+        }
+        rows.bytes.extend_from_slice(row);
+        count += 1;
+        if count % ROWS_PER_CHECK == 0 && state.guard.should_stop() {
+            return Err(CollectError::Stopped);
+        }
+    }
+    Ok(())
+}
+
+impl Scans {
+    /// Begins a scan over copied rows of a table (its position in the tables' list). Returns its id.
+    pub(super) fn begin(&self, table: usize, rows: Rows) -> u64 {
+        let id = self.last_id.get() + 1;
+        self.last_id.set(id);
+        self.open.borrow_mut().push(Scan { id, table, rows, position: 0 });
+        id
+    }
+
+    /// Reads the next row of a scan with `read`, which gets the table's position; `None` at the end, which ends the scan.
+    /// `read` must not run code of the user's.
+    pub(super) fn next<T, E: From<DecodeError>>(
+        &self,
+        heap: &Heap,
+        id: u64,
+        read: impl FnOnce(usize, &mut Reader<'_>) -> Result<T, E>,
+    ) -> Option<Result<T, E>> {
+        let mut open = self.open.borrow_mut();
+        // The scan in use is mostly the one begun last.
+        let place = open.iter().rposition(|scan| scan.id == id)?;
+        let scan = &mut open[place];
+        if scan.position == scan.rows.bytes.len() {
+            let scan = open.swap_remove(place);
+            heap.discharge(scan.rows.charged_bytes);
+            return None;
+        }
+        let mut reader = Reader::at(&scan.rows.bytes, scan.position);
+        let row = read(scan.table, &mut reader);
+        scan.position = reader.position();
+        Some(row)
+    }
+
+    /// Ends a scan; does nothing if it has ended.
+    pub(super) fn end(&self, heap: &Heap, id: u64) {
+        let mut open = self.open.borrow_mut();
+        if let Some(place) = open.iter().rposition(|scan| scan.id == id) {
+            heap.discharge(open.swap_remove(place).rows.charged_bytes);
+        }
+    }
+
+    /// Ends all scans.
+    pub(super) fn clear(&self, heap: &Heap) {
+        for scan in self.open.borrow_mut().drain(..) {
+            heap.discharge(scan.rows.charged_bytes);
+        }
+    }
+}

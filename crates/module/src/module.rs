@@ -1,0 +1,255 @@
+//! Modules and their instances.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use thiserror::Error;
+use tine_tables::DatabaseSchema;
+use tine_types::ModuleDef;
+
+use crate::call::{CallContext, CallError, CallHost, ProcedureIndex, ReducerIndex};
+use crate::diagnostic::{Diagnostic, SourceLocation};
+use crate::engine::boot::SDK_EXPORTS;
+use crate::engine::{Artifact, Engine, Function, Isolate, QuickJs};
+use crate::source::bundle::{BundleError, SourceBundle};
+use crate::source::link;
+
+/// What an instance may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory of one instance, all of it: the engine's own (about 1 MiB) and what natives hold for it.
+    pub memory_bytes: usize,
+    /// Stack of one call. The thread needs about 256 KiB more than this.
+    pub stack_bytes: usize,
+    /// How long evaluating the module's top level may take.
+    pub load_deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { memory_bytes: 256 << 20, stack_bytes: 512 << 10, load_deadline: Duration::from_secs(2) }
+    }
+}
+
+/// A module that was compiled; instances are made of it. Cheap to share, never changes.
+pub struct CompiledModule {
+    hash: [u8; 32],
+    def: Arc<ModuleDef>,
+    artifact: Box<dyn Artifact>,
+}
+
+/// Compiles a module: removes types, links its files, evaluates it once and reads its definition.
+///
+/// # Errors
+/// See [`CompileError`]; all but bounds name a place in the source.
+pub fn compile(bundle: &SourceBundle, limits: &Limits) -> Result<Arc<CompiledModule>, CompileError> {
+    bundle.check()?;
+    let program = link::link(bundle, &SDK_EXPORTS).map_err(CompileError::Syntax)?;
+    let (def, artifact) = QuickJs.compile(bundle, program, limits)?;
+    let hash = *blake3::hash(&bundle.encode()).as_bytes();
+    Ok(Arc::new(CompiledModule { hash, def: Arc::new(def), artifact: Box::new(artifact) }))
+}
+
+impl CompiledModule {
+    /// BLAKE3 of the program bytes: equal for equal modules.
+    pub fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// The module's definition. Reducers and procedures are called by their positions in it.
+    pub fn def(&self) -> &Arc<ModuleDef> {
+        &self.def
+    }
+
+    /// Bytes of compiled code, besides the source.
+    pub fn code_bytes(&self) -> usize {
+        self.artifact.code_bytes()
+    }
+
+    /// Makes an instance for a database with `schema`, which must have every table of the module.
+    ///
+    /// # Errors
+    /// Evaluating the module fails, or the schema lacks something. The time to evaluate is bounded by the limits.
+    pub fn instantiate(&self, schema: &DatabaseSchema, limits: &Limits) -> Result<Instance, LoadError> {
+        let interrupt = Arc::new(AtomicBool::new(false));
+        let isolate = self.artifact.instantiate(&self.def, schema, limits, Arc::clone(&interrupt))?;
+        Ok(Instance { isolate, interrupt })
+    }
+}
+
+impl std::fmt::Debug for CompiledModule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CompiledModule").field("hash", &self.hash).field("def", &self.def).finish_non_exhaustive()
+    }
+}
+
+/// One instance of a module. It may move between threads and runs one call at a time.
+pub struct Instance {
+    isolate: Box<dyn Isolate>,
+    interrupt: Arc<AtomicBool>,
+}
+
+impl Instance {
+    /// Calls a reducer with its arguments (a BSATN product). Returns its result, which is empty.
+    ///
+    /// The host opens the transaction before and commits or rolls back after.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn call_reducer(
+        &mut self,
+        reducer: ReducerIndex,
+        call: &CallContext,
+        args: &[u8],
+        host: &mut dyn CallHost,
+    ) -> Result<Bytes, CallError> {
+        self.isolate.call(Function::Reducer(reducer.0), call, args, host)
+    }
+
+    /// Calls a procedure with its arguments (a BSATN product). Returns its result (BSATN of its return type). A transaction
+    /// that the procedure leaves open is aborted.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn call_procedure(
+        &mut self,
+        procedure: ProcedureIndex,
+        call: &CallContext,
+        args: &[u8],
+        host: &mut dyn CallHost,
+    ) -> Result<Bytes, CallError> {
+        self.isolate.call(Function::Procedure(procedure.0), call, args, host)
+    }
+
+    /// Memory in use, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.isolate.memory_bytes()
+    }
+
+    /// Whether the host must make a new instance before the next call, because a call was stopped in the middle.
+    pub fn needs_replacement(&self) -> bool {
+        self.isolate.is_spent()
+    }
+
+    /// A handle with which any thread can stop the running call.
+    pub fn interrupt_handle(&self) -> InterruptHandle {
+        InterruptHandle(Arc::clone(&self.interrupt))
+    }
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance").field("memory_bytes", &self.memory_bytes()).finish_non_exhaustive()
+    }
+}
+
+/// Stops the running call of an instance, as when its fork is deleted.
+#[derive(Clone, Debug)]
+pub struct InterruptHandle(Arc<AtomicBool>);
+
+impl InterruptHandle {
+    /// Makes the running call, or the next one, fail with [`CallError::Interrupted`]. A call that ends sooner than the engine
+    /// looks (within a millisecond) is not disturbed.
+    pub fn interrupt(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Why a module cannot be compiled.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// The bundle breaks a bound or has no entry.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The source does not parse, or an import leads nowhere.
+    #[error("{0}")]
+    Syntax(Diagnostic),
+    /// Evaluating the module failed.
+    #[error(transparent)]
+    Load(LoadError),
+    /// The tables or functions that the module defines are not valid.
+    #[error("the module's definition is not valid: {0}")]
+    Definition(String),
+}
+
+impl CompileError {
+    /// The stable code of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            CompileError::Bundle(error) => error.code(),
+            CompileError::Syntax(_) => "TN0510",
+            CompileError::Load(error) => error.code(),
+            CompileError::Definition(_) => "TN0511",
+        }
+    }
+
+    /// Where in the source it is, if that is known.
+    pub fn location(&self) -> Option<&SourceLocation> {
+        match self {
+            CompileError::Syntax(diagnostic) => diagnostic.location.as_ref(),
+            CompileError::Load(error) => error.location(),
+            CompileError::Bundle(_) | CompileError::Definition(_) => None,
+        }
+    }
+}
+
+/// Why no instance of a module can be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The module's top level threw, or it exports something else than it may.
+    #[error("{0}")]
+    Thrown(Box<Diagnostic>),
+    /// The module's top level ran longer than it may.
+    #[error("loading the module ran out of time{}", place(location))]
+    Deadline {
+        /// Where it was stopped.
+        location: Option<SourceLocation>,
+    },
+    /// The module needs more memory than it may have.
+    #[error("loading the module ran out of memory{}", place(location))]
+    OutOfMemory {
+        /// Where, if it was an exception that told.
+        location: Option<SourceLocation>,
+    },
+    /// The module's top level nested calls too deeply.
+    #[error("loading the module nested too deeply{}", place(location))]
+    StackOverflow {
+        /// The innermost function.
+        location: Option<SourceLocation>,
+    },
+    /// The database does not have the module's tables.
+    #[error("{0}")]
+    SchemaMismatch(String),
+}
+
+fn place(location: &Option<SourceLocation>) -> String {
+    location.as_ref().map(|location| format!(" at {location}")).unwrap_or_default()
+}
+
+impl LoadError {
+    /// The stable code of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            LoadError::Thrown(_) => "TN0520",
+            LoadError::Deadline { .. } => "TN0521",
+            LoadError::OutOfMemory { .. } => "TN0522",
+            LoadError::StackOverflow { .. } => "TN0523",
+            LoadError::SchemaMismatch(_) => "TN0524",
+        }
+    }
+
+    /// Where in the source it is, if that is known.
+    pub fn location(&self) -> Option<&SourceLocation> {
+        match self {
+            LoadError::Thrown(diagnostic) => diagnostic.location.as_ref(),
+            LoadError::Deadline { location }
+            | LoadError::OutOfMemory { location }
+            | LoadError::StackOverflow { location } => location.as_ref(),
+            LoadError::SchemaMismatch(_) => None,
+        }
+    }
+}
