@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn books_notice_a_lost_coin_and_a_lost_crate() {
-        let good = Good { id: 0, name: "tea".into(), minted: 7, last: 1, sales: 0, units: 0, coins: 0 };
+        let good = Good { id: 0, minted: 7, sales: 0, units: 0, coins: 0 };
         let books = Books { goods: vec![good], fees: 5, purses: vec![60, 30], escrow: 5, minted: 100, crates: vec![7] };
         assert!(books.balanced());
         assert!(!Books { escrow: 4, ..books.clone() }.balanced());

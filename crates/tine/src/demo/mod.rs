@@ -10,6 +10,7 @@
 
 mod assets;
 mod check;
+mod fork_maker;
 mod report;
 mod server_process;
 mod session;
@@ -24,12 +25,14 @@ use std::{
 };
 
 use anyhow::Context;
+use serde_json::json;
 use tine_client::http::{CONTENT_TYPE_SOURCE, HttpClient, PublishOptions};
 use tine_module::SourceBundle;
 use tine_types::Identity;
 
 use self::{
     check::{Books, LedgerCheck, check_ledger},
+    fork_maker::{ForkMaker, ForkTime},
     report::{Crash, Outcome, Report, Screen, table},
     server_process::ServerProcess,
     session::{Cast, Session},
@@ -215,27 +218,26 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Makes the three forks; returns the round trip of each request.
-    fn fork_all(&self) -> anyhow::Result<Vec<Duration>> {
+    /// Makes the three forks and gives each its rules.
+    fn fork_all(&self) -> anyhow::Result<Vec<ForkTime>> {
+        let maker = ForkMaker::new(&self.url, &self.owner_token);
         let mut times = Vec::new();
         for (name, policy) in experiments() {
-            let started = Instant::now();
-            let fork = self.owner.create_fork(DATABASE, name, false)?;
-            let took = started.elapsed();
-            let rules = serde_json::json!({
+            let time = maker.make(name)?;
+            let rules = json!({
                 "name": policy.name, "fee": policy.fee, "floor": policy.floor,
                 "step": policy.step, "second": policy.second,
             });
             let database = format!("{DATABASE}@{name}");
             let write = Instant::now();
             self.owner.call(&database, "adopt", &rules)?;
-            let base = fork.parent.map_or(0, |origin| origin.lsn);
             self.screen.say(&format!(
-                "{database} forked from commit {base} in {:.2} ms (HTTP round trip), first write {:.2} ms",
-                took.as_secs_f64() * 1e3,
+                "{database} made in {}, {:.2} ms with the HTTP round trip; its first write took {:.2} ms",
+                time.server_text(),
+                time.round_trip.as_secs_f64() * 1e3,
                 write.elapsed().as_secs_f64() * 1e3,
             ));
-            times.push(took);
+            times.push(time);
         }
         Ok(times)
     }
@@ -244,7 +246,7 @@ impl Stage<'_> {
     async fn compare(
         &self,
         sessions: &mut [Session],
-        fork_times: &[Duration],
+        fork_times: &[ForkTime],
         duration: Duration,
     ) -> anyhow::Result<Vec<Outcome>> {
         let mut before = Vec::new();

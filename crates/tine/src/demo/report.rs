@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::check::{Books, LedgerCheck};
+use super::{
+    check::{Books, LedgerCheck},
+    fork_maker::ForkTime,
+};
 
 /// Where progress goes: standard output, or standard error when JSON is asked for.
 pub struct Screen {
@@ -64,8 +67,8 @@ impl Screen {
 pub struct Outcome {
     pub fork: String,
     pub rules: String,
-    /// Round trip of the request that made the fork; none for `main`.
-    pub fork_time: Option<Duration>,
+    /// How long making the fork took; none for `main`.
+    pub fork_time: Option<ForkTime>,
     pub before: Books,
     pub after: Books,
     pub calls_per_second: f64,
@@ -80,7 +83,7 @@ impl Outcome {
         [
             self.fork.clone(),
             self.rules.clone(),
-            self.fork_time.map_or_else(|| "-".to_owned(), |time| format!("{:.2} ms", time.as_secs_f64() * 1e3)),
+            self.fork_time.as_ref().map_or_else(|| "-".to_owned(), ForkTime::server_text),
             format!("{:.0}", self.calls_per_second),
             (self.after.sales() - self.before.sales()).to_string(),
             units.to_string(),
@@ -95,7 +98,8 @@ impl Outcome {
         json!({
             "fork": self.fork,
             "rules": self.rules,
-            "fork_time_us": self.fork_time.map(|time| time.as_micros() as u64),
+            "fork_time_us": self.fork_time.as_ref().map(|time| time.server_us),
+            "fork_round_trip_us": self.fork_time.as_ref().map(|time| time.round_trip.as_micros() as u64),
             "calls_per_second": self.calls_per_second.round(),
             "latency_p50_us": self.latency_us.0,
             "latency_p99_us": self.latency_us.1,

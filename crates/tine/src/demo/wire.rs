@@ -1,4 +1,5 @@
-//! The market's rows and arguments in Rust: the columns of `examples/market/schema.ts` in order.
+//! The market's rows and arguments in Rust: the columns of `examples/market/schema.ts` in order, as far
+//! as the demo looks at them.
 
 use bytes::Bytes;
 use tine_types::{
@@ -25,9 +26,7 @@ pub struct Auction {
 #[derive(Clone, Debug)]
 pub struct Good {
     pub id: u8,
-    pub name: String,
     pub minted: u64,
-    pub last: u64,
     pub sales: u64,
     pub units: u64,
     pub coins: u64,
@@ -56,7 +55,6 @@ pub struct House {
 /// A trader's account.
 #[derive(Clone, Debug)]
 pub struct Agent {
-    pub id: Identity,
     pub coins: u64,
 }
 
@@ -105,15 +103,11 @@ impl Row for Auction {
 
 impl Row for Good {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Good {
-            id: reader.u8()?,
-            name: reader.str()?.to_owned(),
-            minted: reader.u64()?,
-            last: reader.u64()?,
-            sales: reader.u64()?,
-            units: reader.u64()?,
-            coins: reader.u64()?,
-        })
+        let id = reader.u8()?;
+        reader.str()?;
+        let minted = reader.u64()?;
+        reader.u64()?;
+        Ok(Good { id, minted, sales: reader.u64()?, units: reader.u64()?, coins: reader.u64()? })
     }
 }
 
@@ -140,9 +134,9 @@ impl Row for House {
 
 impl Row for Agent {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let id = reader.identity()?;
+        reader.identity()?;
         reader.str()?;
-        Ok(Agent { id, coins: reader.u64()? })
+        Ok(Agent { coins: reader.u64()? })
     }
 }
 
@@ -190,16 +184,5 @@ pub fn bid(ticket: u64, auction: u64, coins: u64) -> Bytes {
     out.put_u64(ticket);
     out.put_u64(auction);
     out.put_u64(coins);
-    out.into()
-}
-
-/// Arguments of `adopt`.
-pub fn adopt(policy: &Policy) -> Bytes {
-    let mut out = Vec::with_capacity(32);
-    out.put_str(&policy.name);
-    out.put_u32(policy.fee);
-    out.put_u32(policy.floor);
-    out.put_u32(policy.step);
-    out.put_bool(policy.second);
     out.into()
 }
