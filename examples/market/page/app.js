@@ -51,7 +51,8 @@ async function show(fork) {
 }
 
 function lost(which) {
-  if (shown !== which) return;
+  if (shown !== which || which.lost) return;
+  which.lost = true;
   state("lost", "reconnecting");
   setTimeout(() => shown === which && show(which.fork), RECONNECT_MS);
 }
