@@ -60,7 +60,6 @@ pub(crate) struct Client {
     pub info: Arc<ClientInfo>,
     pub caller: Caller,
     pub sink: Arc<dyn ClientSink>,
-    pub pending: Arc<Pending>,
     /// Number of its session record in the log.
     pub session: u64,
     /// The queries of each live query set, kept to compile them again after a publish.
@@ -89,19 +88,10 @@ impl Clients {
         info: Arc<ClientInfo>,
         caller: Caller,
         sink: Arc<dyn ClientSink>,
-        pending: Arc<Pending>,
         session: u64,
     ) {
-        let client = Client {
-            info,
-            caller,
-            sink,
-            pending,
-            session,
-            query_sets: HashMap::new(),
-            outgoing: Vec::new(),
-            accepted: false,
-        };
+        let client =
+            Client { info, caller, sink, session, query_sets: HashMap::new(), outgoing: Vec::new(), accepted: false };
         let previous = self.clients.insert(key, client);
         assert!(previous.is_none(), "client keys are never reused");
     }
@@ -236,10 +226,6 @@ impl Clients {
             client.sink.close(reason.clone());
         }
         self.index = SubscriptionIndex::new();
-    }
-
-    pub fn len(&self) -> usize {
-        self.clients.len()
     }
 }
 

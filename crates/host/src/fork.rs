@@ -155,12 +155,11 @@ impl Fork {
                 tine_module::LogLevel::Info => LogLevel::Info,
                 tine_module::LogLevel::Debug => LogLevel::Debug,
                 tine_module::LogLevel::Trace => LogLevel::Trace,
-                tine_module::LogLevel::Panic => LogLevel::Panic,
             },
             timestamp_micros: self.host.env.now_micros(),
             fork: self.name(),
             function: function.into(),
-            location: entry.location.map(|(file, line)| (file.into(), line)),
+            location: entry.file.map(|file| (file.into(), entry.line.unwrap_or(0))),
             message: entry.message.into(),
             trace: None,
         });

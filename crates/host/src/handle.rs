@@ -94,7 +94,7 @@ impl ForkHandle {
         }
         let key = self.fork.host.next_client();
         let pending = Arc::new(Pending::default());
-        let job = Job::Connect { key, info: Arc::new(info), sink, pending: pending.clone() };
+        let job = Job::Connect { key, info: Arc::new(info), sink };
         self.fork.lane().submit(job).map_err(refused)?;
         Ok(Connection { fork: self.fork.clone(), key, pending, jobs: Vec::new() })
     }

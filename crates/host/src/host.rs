@@ -49,7 +49,7 @@ impl HostShared {
     /// Builds an instance of a module.
     pub fn instantiate(&self, module: &ActiveModule) -> Result<Instance, HostError> {
         let started = Instant::now();
-        let instance = module.compiled.instantiate(module.schema.clone(), &self.options.instance_limits)?;
+        let instance = module.compiled.instantiate(&module.schema, &self.options.instance_limits)?;
         self.metrics.instances_loaded.add(1);
         self.metrics.instance_load_ns.add_duration(started.elapsed());
         self.metrics.instance_memory_bytes.set(i64::try_from(instance.memory_bytes()).unwrap_or(i64::MAX));

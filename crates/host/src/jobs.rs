@@ -20,7 +20,7 @@ use crate::{CallFailure, HostError};
 
 /// One request on a fork's lane.
 pub(crate) enum Job {
-    Connect { key: ClientKey, info: Arc<ClientInfo>, sink: Arc<dyn ClientSink>, pending: Arc<Pending> },
+    Connect { key: ClientKey, info: Arc<ClientInfo>, sink: Arc<dyn ClientSink> },
     Disconnect { key: ClientKey },
     Client { key: ClientKey, message: ClientMessage, bytes: usize, pending: Arc<Pending> },
     Call { requester: Requester, function: Box<str>, arguments: CallArguments, reply: ReplyTo<CallReturn> },
@@ -55,7 +55,7 @@ impl ForkWorker {
                 self.client_message(key, message);
                 pending.remove(bytes);
             }
-            Job::Connect { key, info, sink, pending } => self.connect(key, info, sink, pending),
+            Job::Connect { key, info, sink } => self.connect(key, info, sink),
             Job::Disconnect { key } => self.disconnect(key),
             Job::Call { requester, function, arguments, reply } => self.call(requester, &function, arguments, reply),
             Job::Sql { requester, text, reply } => {
@@ -98,10 +98,10 @@ impl ForkWorker {
         }
     }
 
-    fn connect(&mut self, key: ClientKey, info: Arc<ClientInfo>, sink: Arc<dyn ClientSink>, pending: Arc<Pending>) {
+    fn connect(&mut self, key: ClientKey, info: Arc<ClientInfo>, sink: Arc<dyn ClientSink>) {
         let session = self.open_session(info.identity, Some(info.connection_id), info.jwt_payload.as_deref());
         let caller = self.caller(info.identity);
-        self.clients.add(key, info.clone(), caller, sink.clone(), pending, session);
+        self.clients.add(key, info.clone(), caller, sink.clone(), session);
         let hook = self.module.connected.clone();
         let accepted = self.lifecycle(hook.as_deref(), &requester_of(&info), Some(info.connection_id), session);
         if let Err(failure) = accepted {

@@ -46,7 +46,7 @@ impl ActiveModule {
         for (position, reducer) in def.reducers.iter().enumerate() {
             let name: Arc<str> = reducer.source_name.as_ref().into();
             let function = Arc::new(Function {
-                index: ReducerIndex::new(position as u32),
+                index: ReducerIndex(position as u32),
                 name: name.clone(),
                 parameters: inline_product(def, &reducer.params)?,
                 return_type: AlgebraicType::unit(),
@@ -59,7 +59,7 @@ impl ActiveModule {
         for (position, procedure) in def.procedures.iter().enumerate() {
             let name: Arc<str> = procedure.source_name.as_ref().into();
             let function = Arc::new(Function {
-                index: ProcedureIndex::new(position as u32),
+                index: ProcedureIndex(position as u32),
                 name: name.clone(),
                 parameters: inline_product(def, &procedure.params)?,
                 return_type: inline(def, &procedure.return_type)?,
@@ -120,7 +120,7 @@ impl ModuleCache {
     /// The compiled form of `program`, the bytes of a [`SourceBundle`].
     pub fn compile(&self, program: &[u8], limits: &Limits) -> Result<Arc<CompiledModule>, HostError> {
         let bundle = SourceBundle::decode(program).map_err(|error| HostError::BadProgram(error.to_string()))?;
-        let hash = bundle.hash();
+        let hash = *blake3::hash(&bundle.encode()).as_bytes();
         if let Some(module) = self.modules.lock().get(&hash).and_then(Weak::upgrade) {
             return Ok(module);
         }

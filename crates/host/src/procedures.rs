@@ -202,7 +202,7 @@ fn call(task: &ProcedureTask, host: &mut ProcedureHost<'_>) -> Result<Bytes, Cal
     } else {
         fork.keep_procedure_instance(&task.module, instance);
     }
-    outcome.map(Bytes::from).map_err(|error| fork.call_failure(&task.function.name, error))
+    outcome.map_err(|error| fork.call_failure(&task.function.name, error))
 }
 
 /// What a procedure's syscalls act on.
@@ -224,8 +224,12 @@ impl ProcedureHost<'_> {
     }
 
     fn failed(message: impl Into<String>) -> SyscallError {
-        SyscallError::HostCallFailure(message.into())
+        SyscallError::new(SyscallError::HOST_CALL_FAILURE, message)
     }
+}
+
+fn no_transaction() -> SyscallError {
+    SyscallError::new(SyscallError::TRANSACTION_NOT_ANONYMOUS, "no transaction of a procedure is open")
 }
 
 impl Drop for ProcedureHost<'_> {
@@ -245,7 +249,7 @@ impl CallHost for ProcedureHost<'_> {
 
     fn begin_transaction(&mut self) -> Result<Timestamp, SyscallError> {
         if self.lease.is_some() {
-            return Err(SyscallError::WouldBlockTransaction);
+            return Err(SyscallError::new(SyscallError::WOULD_BLOCK_TRANSACTION, "a transaction is open already"));
         }
         let (granted, lease) = mpsc::sync_channel(1);
         // When nobody waits any more the lease inside the refused message is dropped, and the lane goes on.
@@ -266,7 +270,7 @@ impl CallHost for ProcedureHost<'_> {
 
     fn commit_transaction(&mut self) -> Result<(), SyscallError> {
         let Some((mut lease, timestamp_micros)) = self.lease.take() else {
-            return Err(SyscallError::TransactionNotAnonymous);
+            return Err(no_transaction());
         };
         let parts = CallParts {
             kind: CallKind::Procedure,
@@ -289,7 +293,7 @@ impl CallHost for ProcedureHost<'_> {
 
     fn abort_transaction(&mut self) -> Result<(), SyscallError> {
         if self.lease.is_none() {
-            return Err(SyscallError::TransactionNotAnonymous);
+            return Err(no_transaction());
         }
         self.abandon();
         Ok(())

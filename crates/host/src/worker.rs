@@ -79,7 +79,6 @@ pub(crate) struct Invocation<'a> {
 /// A call that ran.
 pub(crate) struct Executed {
     pub timestamp: Timestamp,
-    pub duration: Duration,
     pub result: Result<Committed, CallFailure>,
 }
 
@@ -106,16 +105,20 @@ impl CallHost for ReducerHost<'_> {
     }
 
     fn begin_transaction(&mut self) -> Result<Timestamp, SyscallError> {
-        Err(SyscallError::WouldBlockTransaction)
+        Err(SyscallError::new(SyscallError::WOULD_BLOCK_TRANSACTION, "a reducer is one transaction itself"))
     }
 
     fn commit_transaction(&mut self) -> Result<(), SyscallError> {
-        Err(SyscallError::TransactionNotAnonymous)
+        Err(not_a_procedure())
     }
 
     fn abort_transaction(&mut self) -> Result<(), SyscallError> {
-        Err(SyscallError::TransactionNotAnonymous)
+        Err(not_a_procedure())
     }
+}
+
+fn not_a_procedure() -> SyscallError {
+    SyscallError::new(SyscallError::TRANSACTION_NOT_ANONYMOUS, "only procedures end transactions themselves")
 }
 
 impl ForkWorker {
@@ -218,7 +221,7 @@ impl ForkWorker {
         } else {
             metrics.calls_failed.add(1)
         }
-        Executed { timestamp: Timestamp::from_micros(timestamp_micros), duration, result }
+        Executed { timestamp: Timestamp::from_micros(timestamp_micros), result }
     }
 
     fn run_in_instance(
@@ -438,27 +441,43 @@ impl Worker for ForkWorker {
 impl Fork {
     /// What the caller is told about a call that failed in the module, after the details went to the module's log.
     pub(crate) fn call_failure(&self, function: &str, error: CallError) -> CallFailure {
-        let code = error.code();
+        let (code, error_text) = (error.code(), error.to_string());
         match error {
             CallError::User(text) => CallFailure::User(text),
-            CallError::BadArguments(error) => CallFailure::BadArguments(error.to_string()),
+            CallError::BadArguments { source, .. } => CallFailure::BadArguments(format!("{error_text}: {source}")),
             error => {
-                let (message, trace) = match &error {
-                    CallError::Thrown { message, stack } => (message.clone(), Some(stack.as_str().into())),
-                    other => (other.to_string(), None),
+                let (message, location, trace) = match &error {
+                    CallError::Thrown(thrown) => {
+                        let location = thrown.location.as_ref().map(|place| (place.file.as_str().into(), place.line));
+                        (thrown.message.clone(), location, Some(error_text.into()))
+                    }
+                    _ => (error_text, None, None),
                 };
                 self.log.push(LogRecord {
                     level: LogLevel::Panic,
                     timestamp_micros: self.host.env.now_micros(),
                     fork: self.name(),
                     function: function.into(),
-                    location: None,
+                    location,
                     message: message.into(),
                     trace,
                 });
-                CallFailure::Failed { code, message: error.public_message() }
+                CallFailure::Failed { code, message: public_message(&error).to_owned() }
             }
         }
+    }
+}
+
+/// What a client learns of a failure that is not for it; the module's log has the rest.
+fn public_message(error: &CallError) -> &'static str {
+    match error {
+        CallError::Deadline { .. } => "the call ran out of time",
+        CallError::OutOfMemory { .. } => "the call ran out of memory",
+        CallError::StackOverflow { .. } => "the call nested too deeply",
+        CallError::ReturnedPromise { .. } => "the function returned a promise: reducers and procedures cannot be async",
+        CallError::Interrupted { .. } => "the call was interrupted",
+        CallError::NoSuchFunction => "the module has no such function",
+        _ => "The instance encountered a fatal error.",
     }
 }
 
