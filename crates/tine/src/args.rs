@@ -110,7 +110,12 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDR:PORT", env = "TINE_LISTEN", hide_env_values = true)]
     pub listen: Option<String>,
     /// Let every identity publish new databases, not only those that know the local admin token
-    #[arg(long, env = "TINE_OPEN_PUBLISH", hide_env_values = true, value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", default_value = "false", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "TINE_OPEN_PUBLISH",
+        hide_env_values = true,
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
     pub open_publish: bool,
     /// Do not record calls that failed or changed nothing
     #[arg(long)]
