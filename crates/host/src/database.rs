@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tine_lanes::Refusal;
-use tine_store::{ForkId, Store, StoreOptions};
+use tine_store::{ForkId, RecoveryProgress, Store, StoreOptions};
 use tine_types::Identity;
 use tokio::sync::watch;
 
@@ -42,8 +42,13 @@ pub(crate) struct Database {
 
 impl Database {
     /// Opens the store in `directory`, which exists afterwards.
-    pub fn open(host: Arc<HostShared>, directory: &Path, row: DatabaseRow) -> Result<Arc<Database>, HostError> {
-        let store = Store::open(StoreOptions::new(directory.to_owned()), host.env.clone())?;
+    pub fn open(
+        host: Arc<HostShared>,
+        directory: &Path,
+        row: DatabaseRow,
+        progress: &mut dyn FnMut(RecoveryProgress),
+    ) -> Result<Arc<Database>, HostError> {
+        let store = Store::open_with_progress(StoreOptions::new(directory.to_owned()), host.env.clone(), progress)?;
         let durability = Arc::new(watch::Sender::new(Durability { ticket: store.durable(), failed: false }));
         let sender = durability.clone();
         store.on_durable(Box::new(move |ticket| {

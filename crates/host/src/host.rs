@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use tine_base::{Env, EnvFile, OpenMode};
 use tine_lanes::FixedPool;
 use tine_module::Instance;
-use tine_store::ForkId;
+use tine_store::{ForkId, RecoveryProgress};
 use tine_types::{ConnectionId, Identity};
 
 use crate::client::Actor;
@@ -130,6 +130,18 @@ impl Host {
     /// # Errors
     /// [`HostError::DirectoryInUse`] when another server has it open; [`HostError::Open`] when a log is damaged.
     pub fn open(options: HostOptions, env: Arc<dyn Env>) -> Result<Host, HostError> {
+        Host::open_with_progress(options, env, &mut |_| {})
+    }
+
+    /// [`Host::open`], telling how far the recovery of each database's log is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with_progress(
+        options: HostOptions,
+        env: Arc<dyn Env>,
+        progress: &mut dyn FnMut(RecoveryProgress),
+    ) -> Result<Host, HostError> {
         let directory = options.directory.clone();
         let io = |action: &'static str| {
             let path = directory.display().to_string();
@@ -168,7 +180,7 @@ impl Host {
         host.remove_leftovers(&rows)?;
         for row in rows {
             let path = host.database_directory(row.identity);
-            let database = Database::open(host.shared().clone(), &path, row)?;
+            let database = Database::open(host.shared().clone(), &path, row, progress)?;
             // Main runs from the start, so that its schedules do; other forks start on their first use.
             database.fork(ForkId::MAIN)?;
             host.0.directory.write().add(database);
@@ -294,7 +306,7 @@ impl Host {
             }
         }
         let path = self.database_directory(row.identity);
-        let database = Database::open(self.shared().clone(), &path, row.clone())?;
+        let database = Database::open(self.shared().clone(), &path, row.clone(), &mut |_| {})?;
         let entered = create(&database).and_then(|()| self.0.control.lock().put(&row));
         if let Err(error) = entered {
             // Without its row the directory is a leftover: removed now if possible, else on the next start.

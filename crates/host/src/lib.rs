@@ -42,3 +42,4 @@ pub use module::ActiveModule;
 pub use names::{MAIN, check_name, split_address};
 pub use options::HostOptions;
 pub use record::{CallKind, CallRecord, Record};
+pub use tine_store::{DurableTicket, Lsn, RecoveryProgress};
