@@ -8,7 +8,7 @@ use tine_store::ForkError;
 use crate::auth::{AuthError, KeyError};
 
 /// Header that carries the stable code of an error.
-pub(crate) const ERROR_HEADER: &str = "tine-error";
+const ERROR_HEADER: &str = "tine-error";
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -222,6 +222,7 @@ fn host_status(error: &HostError) -> StatusCode {
         | HostError::NeverConfirmed
         | HostError::Query(_) => StatusCode::BAD_REQUEST,
         HostError::Closed | HostError::Overloaded(_) | HostError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        HostError::Call(failure) => call_status(failure),
         HostError::Fork(ForkError::NameTaken(_)) => StatusCode::CONFLICT,
         HostError::Fork(ForkError::NameTooLong { .. }) => StatusCode::BAD_REQUEST,
         HostError::Fork(ForkError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,

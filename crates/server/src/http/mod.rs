@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use crate::auth::{AuthError, Caller};
-use crate::error::{ERROR_HEADER, RequestError, module_error_status};
+use crate::error::{RequestError, module_error_status};
 use crate::parameters::Parameters;
 use crate::server::Shared;
 use crate::ws;
@@ -97,7 +97,7 @@ impl Identified {
         };
         let shows_admin_token = match headers.get(ADMIN_TOKEN_HEADER) {
             None => false,
-            Some(token) => shared.auth.check_admin_token(token.to_str().unwrap_or("").trim())?,
+            Some(token) => shared.auth.check_admin_token(token.to_str().unwrap_or("").trim()).map_err(AuthError::from)?,
         };
         let is_admin = shows_admin_token || shared.auth.is_admin(caller.identity);
         Ok(Identified { caller, has_token, is_admin })
@@ -232,9 +232,3 @@ fn micros(duration: Duration) -> u64 {
 
 /// The caller, as handlers take it.
 type Who = Extension<Identified>;
-
-/// The error code of a response, for tests and logs.
-#[cfg(test)]
-fn error_code(response: &Response) -> Option<&str> {
-    response.headers().get(ERROR_HEADER)?.to_str().ok()
-}

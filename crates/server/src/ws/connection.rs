@@ -200,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
         if frames == 0 {
             return false;
         }
-        self.timers.received();
+        self.timers.received(Instant::now());
         self.metrics.client_bytes.add(bytes as u64);
         self.submit();
         if let Some(violation) = ending {
@@ -314,7 +314,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
             }
             match Pin::new(&mut self.socket).poll_flush(context) {
                 Poll::Pending => {
-                    self.timers.write_blocked();
+                    self.timers.write_blocked(Instant::now());
                     return progress;
                 }
                 Poll::Ready(Ok(())) => {
@@ -397,7 +397,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
             }
             _ => return false,
         }
-        self.timers.drain();
+        self.timers.drain(Instant::now());
         self.phase = Phase::Draining { frame, replies };
         true
     }
@@ -430,7 +430,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
         self.session = None;
         self.unflushed = true;
         self.waits_for_durable = false;
-        self.timers.closing();
+        self.timers.closing(Instant::now());
         self.phase = Phase::Closing;
     }
 

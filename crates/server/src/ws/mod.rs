@@ -17,6 +17,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tine_host::{ClientInfo, ForkHandle};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tracing::Instrument as _;
@@ -122,7 +123,7 @@ impl Subscription {
             Ok(session) => session,
             Err(error) => return tracing::debug!(%error, "the client was not connected"),
         };
-        let timers = Timers::new(limits);
+        let timers = Timers::new(limits, Instant::now());
         ConnectionTask::new(socket, self.protocol, session, outbox, durable, timers, metrics).run().await;
         drop(self.permit);
     }

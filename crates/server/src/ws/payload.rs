@@ -77,11 +77,6 @@ impl PayloadWriter {
         Some(Message::Frame(Frame::message(fragment, OpCode::Data(code), is_last)))
     }
 
-    /// Whether frames of a payload are still to come, so that only control frames may be written.
-    pub fn is_mid_payload(&self) -> bool {
-        self.begun
-    }
-
     /// Makes the packed payload the one to cut; the carried message begins the payload after it.
     fn seal(&mut self) -> Option<()> {
         if self.packing.is_empty() {
@@ -117,7 +112,7 @@ mod tests {
                 let Some(message) = input.next() else { break };
                 writer.push(message);
             }
-            let continues = writer.is_mid_payload();
+            let continues = writer.begun;
             let bytes = match writer.next_frame() {
                 None => return (whole, frame_bytes_max),
                 Some(Message::Binary(bytes)) => bytes.to_vec(),

@@ -43,8 +43,7 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    pub fn new(limits: &Limits) -> Timers {
-        let now = Instant::now();
+    pub fn new(limits: &Limits, now: Instant) -> Timers {
         Timers {
             ping_interval: limits.ping_interval,
             idle_timeout: limits.idle_timeout,
@@ -60,14 +59,14 @@ impl Timers {
     }
 
     /// Something came from the client.
-    pub fn received(&mut self) {
-        self.received_at = Instant::now();
+    pub fn received(&mut self, now: Instant) {
+        self.received_at = now;
         self.ping_unanswered = false;
     }
 
     /// The socket is full.
-    pub fn write_blocked(&mut self) {
-        self.write_blocked_at.get_or_insert_with(Instant::now);
+    pub fn write_blocked(&mut self, now: Instant) {
+        self.write_blocked_at.get_or_insert(now);
     }
 
     /// The socket took everything.
@@ -81,14 +80,14 @@ impl Timers {
     }
 
     /// The connection is writing its last messages.
-    pub fn drain(&mut self) {
-        self.drain_at = Some(Instant::now() + DRAIN_TIMEOUT);
+    pub fn drain(&mut self, now: Instant) {
+        self.drain_at = Some(now + DRAIN_TIMEOUT);
     }
 
     /// A close frame is out or in.
-    pub fn closing(&mut self) {
+    pub fn closing(&mut self, now: Instant) {
         self.drain_at = None;
-        self.close_at = Some(Instant::now() + self.close_timeout);
+        self.close_at = Some(now + self.close_timeout);
     }
 
     /// The nearest deadline.
@@ -142,51 +141,56 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_client_is_pinged_once_and_then_dropped() {
-        let mut timers = Timers::new(&limits());
-        let mut seen = Vec::new();
-        let start = Instant::now();
-        while seen.last().is_none_or(|(_, timeout)| *timeout != Timeout::Idle) {
-            tokio::time::sleep_until(timers.next()).await;
-            if let Some(timeout) = timers.due(Instant::now()) {
-                seen.push(((Instant::now() - start).as_secs(), timeout));
+    /// Lets time pass until something happens and returns when that was, in milliseconds, and what.
+    fn step(timers: &mut Timers, start: Instant) -> (u128, Timeout) {
+        for _ in 0..10 {
+            let now = timers.next();
+            if let Some(timeout) = timers.due(now) {
+                return ((now - start).as_millis(), timeout);
             }
         }
-        assert_eq!(seen, [(15, Timeout::Ping), (30, Timeout::Idle)]);
+        panic!("the deadlines do not move on");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_answers_is_pinged_on_and_on() {
-        let mut timers = Timers::new(&limits());
-        for _ in 0..5 {
-            tokio::time::sleep_until(timers.next()).await;
-            assert_eq!(timers.due(Instant::now()), Some(Timeout::Ping));
-            timers.received();
+    #[test]
+    fn a_silent_client_is_pinged_once_and_then_dropped() {
+        let start = Instant::now();
+        let mut timers = Timers::new(&limits(), start);
+        assert_eq!(step(&mut timers, start), (15_000, Timeout::Ping));
+        assert_eq!(step(&mut timers, start), (30_000, Timeout::Idle));
+    }
+
+    #[test]
+    fn a_client_that_answers_is_pinged_on_and_on() {
+        let start = Instant::now();
+        let mut timers = Timers::new(&limits(), start);
+        for round in 1..6 {
+            assert_eq!(step(&mut timers, start), (15_000 * round, Timeout::Ping));
+            timers.received(timers.next() - Duration::from_millis(14_990));
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn blocked_writes_count_from_when_they_blocked() {
-        let mut timers = Timers::new(&limits());
-        timers.write_blocked();
-        tokio::time::advance(Duration::from_secs(6)).await;
-        timers.write_blocked();
-        timers.received();
-        tokio::time::sleep_until(timers.next()).await;
-        assert_eq!(timers.due(Instant::now()), Some(Timeout::Write));
+    #[test]
+    fn blocked_writes_count_from_when_they_blocked() {
+        let start = Instant::now();
+        let mut timers = Timers::new(&limits(), start);
+        timers.write_blocked(start);
+        timers.write_blocked(start + Duration::from_secs(6));
+        timers.received(start + Duration::from_secs(6));
+        assert_eq!(step(&mut timers, start), (10_000, Timeout::Write));
         timers.write_flowed();
-        assert_eq!(timers.due(Instant::now()), None);
+        assert_eq!(step(&mut timers, start), (15_000, Timeout::Ping));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn closing_has_a_deadline_of_its_own() {
-        let mut timers = Timers::new(&limits());
-        timers.drain();
-        timers.closing();
+    #[test]
+    fn draining_is_not_idleness_and_closing_ends_both() {
         let start = Instant::now();
-        tokio::time::sleep_until(timers.next()).await;
-        assert_eq!(timers.due(Instant::now()), Some(Timeout::Close));
-        assert_eq!(Instant::now() - start, Duration::from_millis(250));
+        let mut timers = Timers::new(&limits(), start);
+        let later = start + Duration::from_secs(29);
+        assert_eq!(timers.due(later), Some(Timeout::Ping));
+        timers.drain(later);
+        assert_eq!(step(&mut timers, start), (34_000, Timeout::Drain));
+        timers.closing(later);
+        assert_eq!(step(&mut timers, start), (29_250, Timeout::Close));
     }
 }
