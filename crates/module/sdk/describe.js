@@ -3,8 +3,9 @@
 // Default values of columns are the one thing it leaves out: they need the encoder of rows, which is native. They are
 // returned beside the bytes.
 
-(function ({ schema, registry }) {
+(function (registered) {
   "use strict";
+  const { schema, registry } = registered;
   const toPascalCase = text => {
     const joined = text.replace(/[-_]+/g, "_").replace(/_([a-zA-Z0-9])/g, (_, letter) => letter.toUpperCase());
     return joined.charAt(0).toUpperCase() + joined.slice(1);

@@ -264,6 +264,6 @@ mod tests {
         let time = Timestamp::from_micros(1_686_000_000_000_123);
         assert_eq!(uuid_v7(time, 1, 0).to_string(), "01888d6e-5c00-7000-8000-000200000000");
         let all = uuid_v7(time, 0x7fff_ffff, 0x7fff_ffff).to_string();
-        assert_eq!(all, "01888d6e-5c00-70ff-80ff-ffff7fffffff");
+        assert_eq!(all, "01888d6e-5c00-70ff-80ff-fffe7fffffff");
     }
 }

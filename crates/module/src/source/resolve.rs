@@ -83,8 +83,12 @@ pub(crate) fn candidates(path: &str) -> Vec<String> {
         }
     }
     for ending in ENDINGS {
-        let candidate = format!("{path}{ending}");
-        found.push(candidate.strip_prefix('/').map(str::to_owned).unwrap_or(candidate));
+        // The root itself has an index file but no ending.
+        match (path.is_empty(), ending.strip_prefix('/')) {
+            (true, Some(index)) => found.push(index.to_owned()),
+            (true, None) => {}
+            (false, _) => found.push(format!("{path}{ending}")),
+        }
     }
     found
 }

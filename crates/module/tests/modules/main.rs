@@ -1,0 +1,11 @@
+//! Real modules against real tables on a store in a temporary directory.
+
+mod definition;
+mod determinism;
+mod errors;
+mod harness;
+mod limits;
+mod procedures;
+mod sdk;
+mod tables;
+mod values;
