@@ -94,8 +94,8 @@ impl Store {
         progress: &mut dyn FnMut(RecoveryProgress),
     ) -> Result<Store, OpenError> {
         let log_directory = options.directory.join(LOG_DIRECTORY);
-        let created = env.create_dir_all(&log_directory).and_then(|()| env.sync_dir(&options.directory));
-        created.map_err(|source| OpenError::Io { path: log_directory.clone(), source })?;
+        create_directory(&*env, &options.directory, &log_directory)
+            .map_err(|source| OpenError::Io { path: log_directory.clone(), source })?;
         let lock_file = lock(&*env, &options.directory)?;
         let mut recovered = recover(&env, log_directory.clone(), progress)?;
         let sizes = SegmentSizes { min_bytes: options.segment_bytes_min, max_bytes: options.segment_bytes_max };
@@ -489,6 +489,19 @@ fn check_name(name: &str) -> Result<(), ForkError> {
         return Err(ForkError::NameTooLong { bytes: name.len(), limit: FORK_NAME_BYTES_MAX });
     }
     Ok(())
+}
+
+/// Makes the directories of a new store, durably up to the store's own.
+fn create_directory(env: &dyn Env, directory: &Path, log_directory: &Path) -> std::io::Result<()> {
+    if env.exists(log_directory) {
+        return Ok(());
+    }
+    env.create_dir_all(log_directory)?;
+    env.sync_dir(directory)?;
+    match directory.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => env.sync_dir(parent),
+        _ => Ok(()),
+    }
 }
 
 fn lock(env: &dyn Env, directory: &Path) -> Result<Box<dyn EnvFile>, OpenError> {

@@ -186,11 +186,11 @@ impl Scanner {
 
     /// Finds out why there is no frame at the present place.
     fn stop(&mut self) -> Result<Stop, LogError> {
-        if self.live {
-            self.list()?;
-        }
         let current = self.current.clone().expect("a scan stops inside of a segment");
         let number = current.header.number;
+        if self.live && number == self.segments {
+            self.list()?;
+        }
         let next = if number < self.segments { Some(self.load(number + 1)?) } else { None };
         if let Some(next) = &next {
             let first = read_frame(&next.bytes, SEGMENT_HEADER_BYTES, next.header.salt);
@@ -241,12 +241,14 @@ impl Scanner {
     fn list(&mut self) -> Result<(), LogError> {
         let paths = self.env.read_dir(&self.directory);
         let paths = paths.map_err(|source| LogError::Io { path: self.directory.clone(), source })?;
-        let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
-        let count = paths.iter().filter(|path| is_segment(path)).count() as u64;
-        // The numbers are dense, so the count says which files there must be.
-        let missing = (1..=count).map(|number| segment_path(&self.directory, number));
-        if let Some(missing) = missing.into_iter().find(|path| !paths.contains(path)) {
-            return Err(corrupt(&missing, 0, "the segment is missing"));
+        // Names sort as their numbers do, and the numbers are dense.
+        let mut count = 0;
+        for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "log")) {
+            count += 1;
+            let expected = segment_path(&self.directory, count);
+            if *path != expected {
+                return Err(corrupt(&expected, 0, "the segment is missing"));
+            }
         }
         self.segments = count;
         Ok(())

@@ -1,0 +1,248 @@
+//! A machine in memory that can be switched off.
+//!
+//! It keeps what was written apart from what was synced. [`CrashEnv::crash`] makes the machine that comes up
+//! again after the power failed at that instant: of each sector written since the last sync of its file either
+//! the old or the new content is there, and of each file created, renamed or removed since the last sync of
+//! its directory either the old or the new entry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tine_base::{Env, EnvFile, OpenMode, SystemEnv};
+
+const SECTOR_BYTES: usize = 512;
+
+#[derive(Clone, Default)]
+pub struct CrashEnv(Arc<Mutex<Disk>>);
+
+#[derive(Default)]
+struct Disk {
+    directories: BTreeSet<PathBuf>,
+    names: BTreeMap<PathBuf, FileRef>,
+    durable_names: BTreeMap<PathBuf, FileRef>,
+}
+
+#[derive(Clone)]
+struct FileRef {
+    content: Arc<Mutex<Content>>,
+    locked: Arc<AtomicBool>,
+}
+
+#[derive(Clone, Default)]
+struct Content {
+    now: Vec<u8>,
+    synced: Vec<u8>,
+}
+
+/// A small generator, so that a crash can be repeated from its seed.
+struct Coin(u64);
+
+impl Coin {
+    fn flip(&mut self) -> bool {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 63 == 1
+    }
+}
+
+impl CrashEnv {
+    /// The machine after a power failure now; this one goes on untouched.
+    pub fn crash(&self, seed: u64) -> CrashEnv {
+        let mut coin = Coin(seed);
+        let disk = self.0.lock();
+        // All contents at one instant: writers are held up until the copy is complete.
+        let paths: BTreeSet<&PathBuf> = disk.names.keys().chain(disk.durable_names.keys()).collect();
+        let mut after = Disk { directories: disk.directories.clone(), ..Disk::default() };
+        for path in paths {
+            let entry = if coin.flip() { disk.names.get(path) } else { disk.durable_names.get(path) };
+            if let Some(file) = entry {
+                let content = survivor(&file.content.lock(), &mut coin);
+                after.names.insert(path.clone(), FileRef::new(content));
+            }
+        }
+        after.durable_names = after.names.clone();
+        CrashEnv(Arc::new(Mutex::new(after)))
+    }
+}
+
+fn survivor(content: &Content, coin: &mut Coin) -> Content {
+    let length = if coin.flip() { content.now.len() } else { content.synced.len().max(content.now.len()) };
+    let mut bytes = content.synced.clone();
+    bytes.resize(length, 0);
+    for start in (0..length).step_by(SECTOR_BYTES) {
+        let end = (start + SECTOR_BYTES).min(length);
+        if coin.flip() {
+            let written = content.now.get(start..end.min(content.now.len())).unwrap_or(&[]);
+            bytes[start..start + written.len()].copy_from_slice(written);
+        }
+    }
+    Content { synced: bytes.clone(), now: bytes }
+}
+
+impl FileRef {
+    fn new(content: Content) -> FileRef {
+        FileRef { content: Arc::new(Mutex::new(content)), locked: Arc::default() }
+    }
+}
+
+struct CrashFile {
+    disk: Arc<Mutex<Disk>>,
+    file: FileRef,
+    holds_lock: AtomicBool,
+}
+
+impl CrashFile {
+    /// Changes the content while no crash is being taken.
+    fn edit<T>(&self, edit: impl FnOnce(&mut Content) -> T) -> T {
+        let _disk = self.disk.lock();
+        edit(&mut self.file.content.lock())
+    }
+}
+
+impl Env for CrashEnv {
+    fn now_micros(&self) -> i64 {
+        SystemEnv.now_micros()
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        SystemEnv.monotonic_ns()
+    }
+
+    fn random_bytes(&self, buffer: &mut [u8]) {
+        SystemEnv.random_bytes(buffer);
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn EnvFile>> {
+        let mut disk = self.0.lock();
+        let existing = disk.names.get(path).cloned();
+        let file = match (existing, mode) {
+            (Some(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (Some(file), _) => file,
+            (None, OpenMode::Read | OpenMode::ReadWrite) => return Err(io::ErrorKind::NotFound.into()),
+            (None, _) => {
+                let file = FileRef::new(Content::default());
+                disk.names.insert(path.to_path_buf(), file.clone());
+                file
+            }
+        };
+        Ok(Box::new(CrashFile { disk: Arc::clone(&self.0), file, holds_lock: AtomicBool::new(false) }))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.0.lock().directories.insert(path.to_path_buf());
+        Ok(())
+    }
+
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(self.0.lock().names.keys().filter(|name| name.parent() == Some(path)).cloned().collect())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        let file = disk.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        disk.names.insert(to.to_path_buf(), file);
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.0.lock().names.remove(path).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.0.lock().names.retain(|name, _| !name.starts_with(path));
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        let inside = |name: &PathBuf| name.parent() == Some(path);
+        let synced: Vec<_> =
+            disk.names.iter().filter(|(name, _)| inside(name)).map(|(n, f)| (n.clone(), f.clone())).collect();
+        disk.durable_names.retain(|name, _| !inside(name));
+        disk.durable_names.extend(synced);
+        Ok(())
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        let disk = self.0.lock();
+        disk.directories.contains(path) || disk.names.contains_key(path)
+    }
+
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+        SystemEnv.spawn(name, body)
+    }
+
+    fn sleep(&self, duration: Duration) {
+        SystemEnv.sleep(duration);
+    }
+}
+
+impl EnvFile for CrashFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.edit(|content| {
+            let start = usize::try_from(offset).expect("small").min(content.now.len());
+            let count = buffer.len().min(content.now.len() - start);
+            buffer[..count].copy_from_slice(&content.now[start..start + count]);
+            Ok(count)
+        })
+    }
+
+    /// In two halves, so that a crash can come in between.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let offset = usize::try_from(offset).expect("small");
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        for (part, start) in [(first, offset), (second, offset + first.len())] {
+            self.edit(|content| {
+                let end = start + part.len();
+                if content.now.len() < end {
+                    content.now.resize(end, 0);
+                }
+                content.now[start..end].copy_from_slice(part);
+            });
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.edit(|content| content.now.len() as u64))
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.edit(|content| content.now.resize(usize::try_from(length).expect("small"), 0));
+        Ok(())
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        self.edit(|content| {
+            let length = usize::try_from(length).expect("small").max(content.now.len());
+            content.now.resize(length, 0);
+        });
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        // As slow as a fast disk, so that records gather and crashes find frames in flight.
+        SystemEnv.sleep(Duration::from_micros(50));
+        self.edit(|content| content.synced.clone_from(&content.now));
+        Ok(())
+    }
+
+    fn try_lock_exclusive(&self) -> io::Result<bool> {
+        let got = !self.file.locked.swap(true, Ordering::SeqCst);
+        self.holds_lock.fetch_or(got, Ordering::SeqCst);
+        Ok(got)
+    }
+}
+
+impl Drop for CrashFile {
+    fn drop(&mut self) {
+        if self.holds_lock.load(Ordering::SeqCst) {
+            self.file.locked.store(false, Ordering::SeqCst);
+        }
+    }
+}

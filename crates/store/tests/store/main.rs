@@ -1,0 +1,12 @@
+//! Tests of the store through its public interface.
+
+mod checkpoints;
+mod concurrency;
+mod crash;
+mod crash_env;
+mod damage;
+mod faults;
+mod forks;
+mod model;
+mod support;
+mod transactions;
