@@ -168,7 +168,7 @@ function renderLots(lots, goods, names) {
     row.style.setProperty("--tint", `var(--${good})`);
     const leftMs = Math.max(0, Number((lot.closes - nowMicros) / 1000n));
     const bar = node("i", { title: `${leftMs} ms` });
-    bar.style.width = `${Math.min(100, leftMs / 20)}%`;
+    bar.style.width = `${Math.min(100, leftMs / 100)}%`;
     row.append(
       node("td", { className: "lot", textContent: good }),
       node("td", { textContent: `${lot.units}` }),

@@ -49,6 +49,9 @@ const DEPTH: usize = 8;
 const FORK_TRADERS_SHARE: usize = 2;
 /// Pause between the calls of a trader once the show is over.
 const GENTLE_PAUSE: Duration = Duration::from_millis(700);
+/// How long lots are open under load, and once the show is over, in milliseconds.
+const FULL_OPEN_MS: (u32, u32) = (60, 240);
+const GENTLE_OPEN_MS: (u32, u32) = (3_000, 10_000);
 /// How long the load runs again before the server is killed.
 const LOAD_BEFORE_KILL: Duration = Duration::from_millis(1_500);
 /// Where `tine serve --static` puts the page.
@@ -131,7 +134,7 @@ async fn show<'a>(
     screen.say(&format!("live page: {url}{PAGE_PATH}"));
 
     screen.act(&format!("{} agents trade on main, every reply confirmed on disk", args.agents));
-    let full = Tempo { depth: DEPTH, pause: Duration::ZERO };
+    let full = Tempo { depth: DEPTH, pause: Duration::ZERO, open_ms: FULL_OPEN_MS };
     let agents = usize::from(args.agents);
     let act = Duration::from_secs(args.seconds);
     let mut sessions = vec![stage.cast.open(&url, DATABASE, agents, full)];
@@ -317,7 +320,7 @@ impl Stage<'_> {
 
     /// Keeps the market lively, gently, until Ctrl-C.
     async fn stay_up(&mut self, agents: usize) -> anyhow::Result<()> {
-        let gentle = Tempo { depth: 1, pause: GENTLE_PAUSE };
+        let gentle = Tempo { depth: 1, pause: GENTLE_PAUSE, open_ms: GENTLE_OPEN_MS };
         let forks = experiments().map(|(name, _)| format!("{DATABASE}@{name}"));
         let databases = std::iter::once(DATABASE.to_owned()).chain(forks);
         let url = self.url.clone();

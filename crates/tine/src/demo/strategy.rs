@@ -23,8 +23,6 @@ const MOOD_DECISIONS: f64 = 400.0;
 const LOTS_CONSIDERED: usize = 4;
 /// Auctions beyond which a trader rather bids than sells.
 const FLOOR_BUSY: usize = 40;
-/// How long a lot is open, in milliseconds.
-const OPEN_MS: std::ops::Range<f64> = 250.0..900.0;
 /// A bid this close to the closing time would come too late, in microseconds.
 const TOO_LATE_MICROS: i64 = 2_000;
 
@@ -73,6 +71,7 @@ pub struct Mind {
     random: Random,
     taste: [f64; GOODS],
     ticket: u64,
+    open_ms: std::ops::Range<f64>,
     /// Coins in the account, as far as confirmed news tell.
     pub coins: u64,
     holdings: Vec<Holding>,
@@ -80,10 +79,11 @@ pub struct Mind {
 
 impl Mind {
     /// A mind of its own: equal seeds think alike.
-    pub fn new(identity: Identity, seed: u64, first_ticket: u64) -> Mind {
+    pub fn new(identity: Identity, seed: u64, first_ticket: u64, open_ms: (u32, u32)) -> Mind {
         let mut random = Random(seed);
         let taste = std::array::from_fn(|_| random.within(TASTE));
-        Mind { identity, random, taste, ticket: first_ticket, coins: 0, holdings: Vec::new() }
+        let open_ms = f64::from(open_ms.0)..f64::from(open_ms.1);
+        Mind { identity, random, taste, ticket: first_ticket, open_ms, coins: 0, holdings: Vec::new() }
     }
 
     /// The ticket that no call has used yet.
@@ -144,7 +144,7 @@ impl Mind {
         let units = 1 + self.random.below(5.min(held as usize)) as u32;
         let keep = 1.0 - f64::from(policy.fee) / 10_000.0;
         let reserve = (self.worth(good) * f64::from(units) * 0.7 / keep.max(0.1)) as u64;
-        let open_ms = self.random.within(OPEN_MS) as u32;
+        let open_ms = self.random.within(self.open_ms.clone()) as u32;
         Some(Move::Sell { ticket: self.take_ticket(), good, units, reserve, open_ms })
     }
 
@@ -164,7 +164,7 @@ impl Mind {
             .max_by_key(|lot| lot.bids)?;
         let (auction, lowest, limit) = (hottest.id, lowest_bid(hottest, policy), self.limit(hottest));
         // Under second-price rules a bidder does best to name its whole limit at once.
-        let keenness = if policy.second { 1.0 } else { self.random.unit() * 0.15 };
+        let keenness = if policy.second { 1.0 } else { self.random.unit() * 0.06 };
         let coins = lowest + ((limit - lowest) as f64 * keenness) as u64;
         Some(Move::Bid { ticket: self.take_ticket(), auction, coins })
     }
@@ -238,7 +238,7 @@ mod tests {
     }
 
     fn rich_mind(seed: u64) -> Mind {
-        let mut mind = Mind::new(Identity::from_claims("test", "bidder"), seed, 1);
+        let mut mind = Mind::new(Identity::from_claims("test", "bidder"), seed, 1, (100, 200));
         mind.coins = 1_000_000;
         mind
     }

@@ -34,6 +34,8 @@ pub struct Tempo {
     pub depth: usize,
     /// Pause between calls; zero for none.
     pub pause: Duration,
+    /// How long the lots offered at this tempo are open, in milliseconds: shortest and longest.
+    pub open_ms: (u32, u32),
 }
 
 /// Who a trader is, on every fork alike.
@@ -76,7 +78,7 @@ pub struct Trader {
 impl Trader {
     /// A trader that has not connected yet. Tickets count up from `first_ticket`.
     pub fn new(credentials: Credentials, venue: Arc<Venue>, tempo: Tempo, seed: u64, first_ticket: u64) -> Trader {
-        let mind = Mind::new(credentials.identity, seed, first_ticket);
+        let mind = Mind::new(credentials.identity, seed, first_ticket, tempo.open_ms);
         Trader {
             credentials,
             venue,
