@@ -167,7 +167,9 @@ class TextDecoder {
   get ignoreBOM() { return this.#ignoreBom; }
   decode(input, options = {}) {
     if (options.stream) throw new TypeError("TextDecoder: streaming is not supported");
-    return input === undefined ? "" : native.decodeUtf8(input, this.#fatal, this.#ignoreBom);
+    if (input === undefined) return "";
+    if (input instanceof DataView) input = new Uint8Array(input.buffer, input.byteOffset, input.byteLength);
+    return native.decodeUtf8(input, this.#fatal, this.#ignoreBom);
   }
 }
 hidden(globalThis, "TextEncoder", TextEncoder);

@@ -43,7 +43,7 @@ export const bad = db.reducer((ctx) => {
     let error = thrown(fixture.fail("go"));
     assert_eq!(
         error.to_string(),
-        "index.ts:15:23: TypeError: cannot read property 'value' of undefined\n  15 |   return wanted.deep!.value;\n     |                       ^\n    at inner (index.ts:15:23)\n    at go (index.ts:20:3)"
+        "index.ts:15:10: TypeError: cannot read property 'value' of undefined\n  15 |   return wanted.deep!.value;\n     |          ^\n    at inner (index.ts:15:10)\n    at go (index.ts:20:20)"
     );
     let error = thrown(fixture.fail("bad"));
     let location = error.location.expect("placed");
@@ -148,7 +148,7 @@ export const poisoned = db.reducer(ctx => {
     assert_eq!(fixture.rows("person"), [r#"{"age":1,"id":1,"name":"job"}"#]);
     fixture.run("lost", vec![]);
     let logged = fixture.logged();
-    assert!(logged[0].starts_with("unhandled promise rejection: index.ts:12:") && logged[0].contains("Error: nobody looks"), "{logged:?}");
+    assert!(logged[0].starts_with("unhandled promise rejection: index.ts:13:") && logged[0].contains("Error: nobody looks"), "{logged:?}");
     assert!(!fixture.instance.needs_replacement());
     fixture.fail("poisoned");
     assert!(fixture.instance.needs_replacement(), "its jobs would run in the next call");

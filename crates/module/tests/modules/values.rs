@@ -195,7 +195,7 @@ export const go = db.reducer(ctx => {
   eq(Timestamp.now().microsSinceUnixEpoch, ctx.timestamp.microsSinceUnixEpoch);
   eq(time.since(new Timestamp(1_686_000_000_000_000n)).micros, 123_456n);
   eq(throws(() => new Timestamp(2n ** 63n)), "RangeError");
-  eq(throws(() => new Timestamp(2n ** 62n).toDate()), "RangeError");
+  eq(throws(() => new Timestamp(2n ** 63n - 1n).toDate()), "RangeError");
 
   const span = TimeDuration.fromMillis(-1500);
   eq(span.micros, -1_500_000n);
