@@ -182,8 +182,11 @@ fn call_status(failure: &CallFailure) -> StatusCode {
         CallFailure::BadArguments(_) => StatusCode::BAD_REQUEST,
         CallFailure::Refused(_) => StatusCode::FORBIDDEN,
         CallFailure::User(_) => module_error_status(),
-        CallFailure::Failed { code, .. } => match &code[..4] {
-            "TN05" | "TN03" => module_error_status(),
+        CallFailure::Failed { code, .. } => match code.get(..4) {
+            // What the module did, in its code or on its tables.
+            Some("TN03" | "TN05") => module_error_status(),
+            // What the caller wrote.
+            Some("TN01" | "TN04") => StatusCode::BAD_REQUEST,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         },
     }

@@ -238,6 +238,8 @@ impl Client {
                 Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
                     return Err(End::Closed(code.into(), reason.to_string()));
                 }
+                // 1005 stands for a close frame without a code.
+                Some(Ok(Message::Close(None))) => return Err(End::Closed(1005, String::new())),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 None | Some(Err(SocketError::Protocol(_) | SocketError::Io(_) | SocketError::ConnectionClosed)) => {
                     return Err(End::Dropped);
