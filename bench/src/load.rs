@@ -31,6 +31,7 @@ pub enum Work {
 /// A connection that makes calls and checks their replies.
 pub struct Caller {
     connection: Connection,
+    first_row: u64,
     /// Id of the next row; rows of one database never collide.
     next_row: u64,
     next_request: u32,
@@ -41,7 +42,13 @@ impl Caller {
     /// Connects to a database. Callers of one database need distinct `first_row`s, far apart.
     pub async fn connect(server: &Server, database: &str, confirmed: bool, first_row: u64) -> anyhow::Result<Caller> {
         let connection = connect(server, database, confirmed).await?;
-        Ok(Caller { connection, next_row: first_row, next_request: 0, replies: Vec::with_capacity(IN_FLIGHT) })
+        Ok(Caller {
+            connection,
+            first_row,
+            next_row: first_row,
+            next_request: 0,
+            replies: Vec::with_capacity(IN_FLIGHT),
+        })
     }
 
     /// Makes `calls` calls with [`IN_FLIGHT`] outstanding, in frames of [`BATCH`], and waits for all
@@ -110,6 +117,11 @@ impl Caller {
             check(&reply, expected)?;
         }
         Ok(crate::report::median(&times_us))
+    }
+
+    /// Rows this caller has inserted so far.
+    pub fn rows_inserted(&self) -> u64 {
+        self.next_row - self.first_row
     }
 
     /// Sends one insert without waiting for its reply.

@@ -154,6 +154,13 @@ impl Server {
         Ok(kibibytes * 1024)
     }
 
+    /// Rows of the bench module's table.
+    pub fn row_count(&self, database: &str) -> anyhow::Result<u64> {
+        let results = self.http.sql(database, "SELECT COUNT(*) AS n FROM item")?;
+        let count = results.first().and_then(|result| result.rows.first()?.first()?.as_u64());
+        count.context("the count is not a number")
+    }
+
     /// A sample of a metric without labels.
     pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let metrics = self.http.metrics()?;

@@ -98,8 +98,12 @@ async fn one_round(server: &Server, database: &str, plan: &Plan, rounds: &mut Ro
     confirmed.latency_p50_us(Work::Insert, LATENCY_WARM_UP_CALLS).await?;
     rounds.latency_confirmed_us.push(confirmed.latency_p50_us(Work::Insert, LATENCY_CALLS).await?);
 
+    let expected = unconfirmed.rows_inserted() + confirmed.rows_inserted();
     unconfirmed.close().await?;
-    confirmed.close().await
+    confirmed.close().await?;
+    let rows = server.row_count(database)?;
+    ensure!(rows == expected, "{expected} inserts were answered, but the table has {rows} rows");
+    Ok(())
 }
 
 /// What one more live instance costs.
@@ -109,11 +113,13 @@ struct Instances {
 }
 
 /// Makes the server load many instances (one per fork, by its first call) and takes the server's own
-/// count and load time, and the growth of its resident memory: that includes what an instance costs
-/// outside its own heap. A fresh server, so that no memory freed earlier is reused unseen.
+/// count and load time. Memory is the larger of two: the growth of the server's resident memory, which
+/// includes what an instance costs outside its heap but misses what fits into memory freed before, and
+/// the heap the engine reports. A fresh server, so that little was freed before.
 async fn weigh_instances(plan: &Plan) -> anyhow::Result<Instances> {
     const LOADED: &str = "tine_instances_loaded_total";
     const LOAD_NS: &str = "tine_instance_load_nanoseconds_total";
+    const HEAP_BYTES: &str = "tine_instance_memory_bytes";
     let server = Server::start(&plan.binary)?;
     server.publish("bench")?;
     let http = server.http();
@@ -127,8 +133,9 @@ async fn weigh_instances(plan: &Plan) -> anyhow::Result<Instances> {
     }
     let loaded = server.metric(LOADED)? - loaded_before;
     let load_ns = server.metric(LOAD_NS)? - ns_before;
-    let resident = server.resident_bytes()?.saturating_sub(resident_before);
+    let resident = server.resident_bytes()?.saturating_sub(resident_before) as f64 / loaded;
+    let bytes = resident.max(server.metric(HEAP_BYTES)?);
     ensure!(loaded >= INSTANCES as f64 / 2.0, "only {loaded} instances were loaded for {INSTANCES} forks");
     server.stop()?;
-    Ok(Instances { load_ms: load_ns / loaded / 1e6, memory_mb: resident as f64 / 1e6 / loaded })
+    Ok(Instances { load_ms: load_ns / loaded / 1e6, memory_mb: bytes / 1e6 })
 }

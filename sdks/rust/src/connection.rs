@@ -29,8 +29,9 @@ use crate::{
 const SUBPROTOCOL: &str = "v3.bsatn.spacetimedb";
 /// Largest server message taken, in bytes: an initial subscription may be large, a runaway is not read.
 const SERVER_MESSAGE_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// Read buffer, in bytes: a full server batch in few system calls.
-const READ_BUFFER_BYTES: usize = 128 * 1024;
+/// Read buffer, in bytes. The WebSocket library clears it before every read, so a larger one costs more
+/// than the system calls it spares; frames larger than it are read in several steps.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
 /// How long connecting may take in all: TCP, the handshake, and the first message.
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// How long the server may refuse to take bytes, and how long a reply may take.
