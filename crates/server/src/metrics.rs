@@ -54,6 +54,8 @@ metrics! {
     server_messages: counter "tine_websocket_messages_sent_total" "Messages sent to clients.",
     server_bytes: counter "tine_websocket_sent_bytes_total" "Bytes of frames sent to clients.",
     flushes: counter "tine_websocket_flushes_total" "Times the frames of a client were flushed.",
+    queued_messages: gauge "tine_websocket_queued_messages" "Messages waiting to be written to clients.",
+    queued_bytes: gauge "tine_websocket_queued_bytes" "Bytes of rows waiting to be written to clients, near enough.",
     clients_too_slow: counter "tine_websocket_too_slow_total" "Clients dropped because too much was queued for them.",
     clients_stalled: counter "tine_websocket_stalled_total" "Clients dropped because they took no byte in time.",
     clients_idle: counter "tine_websocket_idle_total" "Clients dropped because nothing came from them.",

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
@@ -295,7 +296,11 @@ async fn serve(stream: TcpStream, router: Router, shared: Arc<Shared>, permit: A
         return tracing::debug!(%error, "connection lost");
     }
     let mut lifecycle = shared.lifecycle.subscribe();
-    let service = TowerToHyperService::new(router.layer(axum::Extension(permit)));
+    let routes = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request| {
+        request.extensions_mut().insert(permit.clone());
+        routes.call(request)
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.limits.head_timeout)

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const JSON: (&str, &str) = ("content-type", "application/json");
+/// A name and a value.
+type Header<'a> = (&'a str, &'a str);
+
+const JSON: Header<'static> = ("content-type", "application/json");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn identities_and_tokens() {
@@ -22,10 +25,11 @@ async fn identities_and_tokens() {
     let short = server.http("POST", "/v1/identity/websocket-token", &with_token, b"").await;
     assert_eq!(short.status, 200);
     let short = short.json()["token"].as_str().expect("a token").to_owned();
-    let other = server.http("POST", "/v1/identity", &[], b"").await.json()["identity"].as_str().expect("one").to_owned();
+    let other =
+        server.http("POST", "/v1/identity", &[], b"").await.json()["identity"].as_str().expect("one").to_owned();
     let verify = format!("/v1/identity/{identity}/verify");
     let by_parameter = format!("{verify}?token={short}");
-    let cases: [(&str, &str, &[(&str, &str)], u16, &str); 8] = [
+    let cases: [(&str, &str, &[Header], u16, &str); 8] = [
         ("GET", &verify, &with_token, 204, ""),
         ("GET", &by_parameter, &[], 204, ""),
         ("GET", &format!("/v1/identity/{other}/verify"), &with_token, 400, "TN0733"),
@@ -105,7 +109,7 @@ async fn everybody_may_publish_when_it_is_open() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_and_their_failures() {
     let server = TestServer::with_people().await;
-    let cases: [(&str, &[(&str, &str)], &str, u16, &str); 14] = [
+    let cases: [(&str, &[Header], &str, u16, &str); 14] = [
         ("add", &[JSON], r#"[1, "Ada"]"#, 200, ""),
         ("add", &[JSON], r#"{"name": "Bob", "id": 2}"#, 200, ""),
         ("noop", &[("content-type", "application/json; charset=utf-8")], "[]", 200, ""),
@@ -122,7 +126,8 @@ async fn calls_and_their_failures() {
         ("noop?confirmed=perhaps", &[JSON], "[]", 400, ""),
     ];
     for (function, headers, body, status, text) in cases {
-        let reply = server.http("POST", &format!("/v1/database/people/call/{function}"), headers, body.as_bytes()).await;
+        let reply =
+            server.http("POST", &format!("/v1/database/people/call/{function}"), headers, body.as_bytes()).await;
         assert_eq!(reply.status, status, "{function} {body}: {reply:?}");
         assert!(reply.body.contains(text), "{function} {body}: {reply:?}");
         assert_eq!(reply.header("tine-error").is_some(), status != 200, "{function} {body}");
@@ -147,7 +152,9 @@ async fn statements() {
     assert!(result["total_duration_micros"].is_u64() && result["stats"]["rows_inserted"] == 0);
     let count = server.http("POST", &format!("{path}?confirmed=false"), &[], b"SELECT COUNT(*) AS n FROM person").await;
     assert_eq!(count.json()[0]["rows"], json!([[1]]));
-    for statement in ["SELEC", "SELECT * FROM nothing", "SELECT * FROM person; SELECT 1", "SELECT * FROM secret", "\u{1f980}"] {
+    for statement in
+        ["SELEC", "SELECT * FROM nothing", "SELECT * FROM person; SELECT 1", "SELECT * FROM secret", "\u{1f980}"]
+    {
         let reply = server.http("POST", path, &[], statement.as_bytes()).await;
         assert_eq!(reply.status, 400, "{statement}: {reply:?}");
         assert!(reply.header("tine-error").is_some());
@@ -188,8 +195,12 @@ async fn forks_are_databases() {
     assert_eq!(renamed.json()["name"], "done", "{renamed:?}");
     assert_eq!(server.get(&fork).await.status, 404);
     assert_eq!(server.http("DELETE", "/v1/database/people", &[server.admin()], b"").await.status, 409);
-    let names: Vec<Value> =
-        server.get(forks).await.json()["forks"].as_array().expect("forks").iter().map(|fork| fork["name"].clone()).collect();
+    let names: Vec<Value> = server.get(forks).await.json()["forks"]
+        .as_array()
+        .expect("forks")
+        .iter()
+        .map(|fork| fork["name"].clone())
+        .collect();
     assert_eq!(names, ["main", "done"]);
     assert_eq!(server.http("DELETE", &format!("{forks}/main"), &[server.admin()], b"").await.status, 400);
     assert_eq!(server.http("DELETE", &format!("{forks}/done"), &[server.admin()], b"").await.status, 204);
@@ -216,7 +227,10 @@ async fn logs_are_the_owners_and_can_be_followed() {
     assert_eq!(server.http("GET", &format!("{path}?num_lines=x"), &[server.admin()], b"").await.status, 400);
 
     let mut stream = TcpStream::connect(server.address).await.expect("connected");
-    let head = format!("GET {path}?num_lines=1&follow=true HTTP/1.1\r\nhost: x\r\ntine-admin-token: {}\r\n\r\n", server.admin_token);
+    let head = format!(
+        "GET {path}?num_lines=1&follow=true HTTP/1.1\r\nhost: x\r\ntine-admin-token: {}\r\n\r\n",
+        server.admin_token
+    );
     stream.write_all(head.as_bytes()).await.expect("sent");
     let mut text = String::new();
     for expected in ["three", "four"] {
@@ -224,7 +238,10 @@ async fn logs_are_the_owners_and_can_be_followed() {
         while !text.contains(expected) {
             assert!(Instant::now() < deadline, "{text}");
             let mut bytes = [0; 4096];
-            let count = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut bytes)).await.expect("in time").expect("read");
+            let count = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut bytes))
+                .await
+                .expect("in time")
+                .expect("read");
             text.push_str(&String::from_utf8_lossy(&bytes[..count]));
         }
         if expected == "three" {
@@ -242,7 +259,8 @@ async fn logs_are_the_owners_and_can_be_followed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_about_itself() {
     let server = TestServer::with_people().await;
-    for (path, text) in [("/v1/ping", ""), ("/livez", "ok"), ("/readyz", "ok"), ("/v1/health", "\"schedulable\":true")] {
+    for (path, text) in [("/v1/ping", ""), ("/livez", "ok"), ("/readyz", "ok"), ("/v1/health", "\"schedulable\":true")]
+    {
         let reply = server.get(path).await;
         assert_eq!(reply.status, 200, "{path}");
         assert!(reply.body.contains(text), "{path}: {reply:?}");

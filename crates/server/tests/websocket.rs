@@ -97,7 +97,9 @@ async fn a_large_result_comes_whole() {
     let mut client = server.connect("confirmed=false").await;
     client.greet().await;
     let arguments = [0u32, 300, 10_000].iter().flat_map(|number| number.to_le_bytes()).collect();
-    client.send(&[call(1, "wide", arguments), subscribe(2, 1, "SELECT * FROM person"), call(3, "noop", Vec::new())]).await;
+    client
+        .send(&[call(1, "wide", arguments), subscribe(2, 1, "SELECT * FROM person"), call(3, "noop", Vec::new())])
+        .await;
     assert!(matches!(client.recv().await, ServerMessage::ReducerResult { request_id: 1, .. }));
     match client.recv().await {
         ServerMessage::SubscribeApplied { rows, .. } => assert_eq!(rows.tables[0].rows.len(), 300),
@@ -272,7 +274,8 @@ async fn shutting_down_closes_with_1001_after_what_was_delivered() {
     let (_, end) = reading.await.expect("read");
     assert!(matches!(end, End::Closed(1001, _)), "{end:?}");
     // The directory is free again and the row is there.
-    let options = tine_server::ServerOptions::new("127.0.0.1:0".parse().expect("an address"), folder.path().to_path_buf());
+    let options =
+        tine_server::ServerOptions::new("127.0.0.1:0".parse().expect("an address"), folder.path().to_path_buf());
     let again = tine_server::Server::start(options, std::sync::Arc::new(tine_base::SystemEnv), |_| {}).await;
     let server = again.expect("the directory was released");
     let again = TestServer { address: server.address(), server, folder, admin_token: String::new() };

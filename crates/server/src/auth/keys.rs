@@ -93,22 +93,16 @@ impl Keys {
             Some(text) => parse_private(&text, &private_path)?,
             None => generate(&private_path, env)?,
         };
-        let public_pem = secret
-            .public_key()
-            .to_public_key_pem(LineEnding::LF)
-            .map_err(|error| not_a_key(&public_path, error))?;
+        let public_pem =
+            secret.public_key().to_public_key_pem(LineEnding::LF).map_err(|error| not_a_key(&public_path, error))?;
         match read_text(&public_path)? {
             Some(text) => check_public(&text, &secret, &public_path, &private_path)?,
             None => write_private(&public_path, public_pem.as_bytes())?,
         }
         let signing = SigningKey::from(&secret);
         let verifying = *signing.verifying_key();
-        let keys = Keys {
-            signing,
-            verifying,
-            public_pem,
-            admin_identity: Identity::from_claims(ISSUER, ADMIN_SUBJECT),
-        };
+        let keys =
+            Keys { signing, verifying, public_pem, admin_identity: Identity::from_claims(ISSUER, ADMIN_SUBJECT) };
         keys.write_admin_token(&directory.join("admin-token"), env)?;
         Ok(keys)
     }
@@ -193,12 +187,8 @@ fn read_text(path: &Path) -> Result<Option<String>, KeyError> {
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
     let temporary = path.with_extension("tmp");
     let _ = fs::remove_file(&temporary);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(file_error(&temporary))?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(file_error(&temporary))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(file_error(&temporary))?;
     fs::rename(&temporary, path).map_err(file_error(path))?;
     let directory = path.parent().unwrap_or(Path::new("."));

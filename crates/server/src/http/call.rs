@@ -51,7 +51,8 @@ pub(crate) async fn call(
     let mut response = match reply.result? {
         CallReturn::Reducer => StatusCode::OK.into_response(),
         CallReturn::Procedure { ty, value } => {
-            let value = bsatn_to_json(&ty, &mut Reader::new(&value)).expect("the host checked the value against its type");
+            let value =
+                bsatn_to_json(&ty, &mut Reader::new(&value)).expect("the host checked the value against its type");
             super::json(StatusCode::OK, &value)
         }
     };
@@ -92,7 +93,9 @@ pub(crate) async fn sql(
     let is_confirmed = Parameters::parse(query.as_deref().unwrap_or(""))?.boolean("confirmed")?.unwrap_or(true);
     let fork = shared.host.resolve(&name)?;
     let body = match read_body(&headers, body, shared.limits.body_bytes_max).await {
-        Ok(body) if body.len() > STATEMENT_BYTES_MAX => return Err(RequestError::StatementTooLong(STATEMENT_BYTES_MAX)),
+        Ok(body) if body.len() > STATEMENT_BYTES_MAX => {
+            return Err(RequestError::StatementTooLong(STATEMENT_BYTES_MAX));
+        }
         other => other?,
     };
     let text = std::str::from_utf8(&body).map_err(|_| RequestError::BadBody("not UTF-8".to_owned()))?;
@@ -108,7 +111,8 @@ pub(crate) async fn sql(
 
 fn statement_json(rows: SqlRows, duration_us: u64) -> Value {
     let schema = product_type_to_json(&rows.columns);
-    let row_json = |row: &Bytes| product_to_sql_json(&rows.columns, &mut Reader::new(row)).expect("rows fit their columns");
+    let row_json =
+        |row: &Bytes| product_to_sql_json(&rows.columns, &mut Reader::new(row)).expect("rows fit their columns");
     let rows: Vec<Value> = rows.rows.iter().map(row_json).collect();
     json!([{
         "schema": schema,

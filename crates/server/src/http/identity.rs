@@ -57,8 +57,11 @@ pub(crate) async fn databases(
 ) -> Result<Response, RequestError> {
     let owner = parse_identity(&identity)?;
     let databases = shared.host.databases();
-    let owned: Vec<String> =
-        databases.iter().filter(|database| database.owner == owner).map(|database| database.identity.to_hex()).collect();
+    let owned: Vec<String> = databases
+        .iter()
+        .filter(|database| database.owner == owner)
+        .map(|database| database.identity.to_hex())
+        .collect();
     Ok(super::json(StatusCode::OK, &json!({ "identities": owned })))
 }
 

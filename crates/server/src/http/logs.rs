@@ -46,7 +46,8 @@ pub(crate) async fn logs(
         // is recognised by being the same object.
         let records = fork.log().follow();
         let past = fork.log().recent(lines, Some(&fork_name));
-        let follower = Follower { records, past: past.into(), fork_name, lifecycle: shared.lifecycle.subscribe(), last: None };
+        let follower =
+            Follower { records, past: past.into(), fork_name, lifecycle: shared.lifecycle.subscribe(), last: None };
         Body::from_stream(stream::unfold(follower, Follower::next))
     } else {
         let mut text = String::new();

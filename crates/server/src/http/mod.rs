@@ -97,7 +97,9 @@ impl Identified {
         };
         let shows_admin_token = match headers.get(ADMIN_TOKEN_HEADER) {
             None => false,
-            Some(token) => shared.auth.check_admin_token(token.to_str().unwrap_or("").trim()).map_err(AuthError::from)?,
+            Some(token) => {
+                shared.auth.check_admin_token(token.to_str().unwrap_or("").trim()).map_err(AuthError::from)?
+            }
         };
         let is_admin = shows_admin_token || shared.auth.is_admin(caller.identity);
         Ok(Identified { caller, has_token, is_admin })
@@ -172,7 +174,8 @@ fn allow_other_origins(headers: &mut HeaderMap, is_preflight: bool) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(CORS_MAX_AGE));
     } else {
-        let exposed = "spacetime-identity, spacetime-identity-token, spacetime-execution-duration-micros, tine-error, tine-lsn";
+        let exposed =
+            "spacetime-identity, spacetime-identity-token, spacetime-execution-duration-micros, tine-error, tine-lsn";
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
     }
 }

@@ -29,16 +29,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error as SocketError};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::error::Error as SocketError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
+use super::close::{Answer, Violation, host_close_frame};
 use super::handshake::Protocol;
 use super::outbox::{Ending, Outbox, weight};
 use super::payload::PayloadWriter;
 use super::timers::{Timeout, Timers};
-use crate::limits::{CLOSE_REASON_BYTES_MAX, FRAGMENT_BYTES_MAX, PAYLOAD_REQUESTS_MAX};
+use crate::limits::{FRAGMENT_BYTES_MAX, PAYLOAD_REQUESTS_MAX};
 use crate::limits::{READ_BATCH_BYTES_MAX, READ_BATCH_FRAMES_MAX, READ_BATCH_REQUESTS_MAX};
 use crate::metrics::Metrics;
 
@@ -152,6 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
 
     /// Runs turns until one finds nothing to do.
     fn poll_turns(&mut self, context: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
+        self.outbox.awake();
         for _ in 0..TURNS_MAX {
             let mut progress = self.receive(context);
             progress |= self.collect(context);
@@ -253,31 +254,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        let frame = match violation {
-            Violation::Closed => return self.enter_closing(),
-            Violation::Gone => return self.finish(),
-            Violation::TooManyRequests => {
+        self.read_ended = matches!(violation, Violation::Socket(_));
+        match violation.answer() {
+            Answer::Drop => self.finish(),
+            Answer::FinishHandshake => self.enter_closing(),
+            Answer::CloseNow(frame) => {
                 self.metrics.clients_overloading.increment();
-                return self.begin_close(close_frame(CloseCode::Again, "too many requests"));
+                self.begin_close(frame);
             }
-            Violation::Text => close_frame(CloseCode::Error, "text messages are not part of this protocol"),
-            Violation::Malformed(text) => close_frame(CloseCode::Error, &text),
-            Violation::Socket(error) => {
-                self.read_ended = true;
-                match error {
-                    SocketError::Capacity(CapacityError::MessageTooLong { .. }) => {
-                        close_frame(CloseCode::Size, "message too large")
-                    }
-                    SocketError::Protocol(error) if !is_reset(&error) => {
-                        close_frame(CloseCode::Protocol, &error.to_string())
-                    }
-                    SocketError::Utf8(_) => close_frame(CloseCode::Error, "text messages are not part of this protocol"),
-                    _ => return self.finish(),
-                }
+            Answer::CloseAfterReplies(frame) => {
+                self.metrics.clients_malformed.increment();
+                self.drain(frame, true);
             }
-        };
-        self.metrics.clients_malformed.increment();
-        self.drain(frame, true);
+        }
     }
 
     /// Moves what the lanes delivered into `ready`.
@@ -369,18 +358,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
     fn next_deliverable(&mut self) -> Option<Delivery> {
         self.waits_for_durable = false;
         let front = self.ready.front()?;
-        if let (Some(durable), Some(ticket)) = (&self.durable, front.durable) {
-            if self.durability.is_none_or(|known| known.ticket < ticket) {
-                let current = *durable.borrow();
-                self.durability = Some(current);
-                if current.ticket < ticket {
-                    if current.failed || self.durable_abandoned {
-                        self.begin_close(host_close_frame(&CloseReason::NotDurable));
-                    } else {
-                        self.waits_for_durable = true;
-                    }
-                    return None;
+        if let (Some(durable), Some(ticket)) = (&self.durable, front.durable)
+            && self.durability.is_none_or(|known| known.ticket < ticket)
+        {
+            let current = *durable.borrow();
+            self.durability = Some(current);
+            if current.ticket < ticket {
+                if current.failed || self.durable_abandoned {
+                    self.begin_close(host_close_frame(&CloseReason::NotDurable));
+                } else {
+                    self.waits_for_durable = true;
                 }
+                return None;
             }
         }
         self.ready.pop_front()
@@ -510,37 +499,7 @@ enum Outcome {
     Abandoned,
 }
 
-/// What ends the reading of a connection.
-enum Violation {
-    /// The client sent a close frame; the answer is already queued.
-    Closed,
-    /// The stream ended.
-    Gone,
-    /// More requests than may wait.
-    TooManyRequests,
-    Text,
-    Malformed(String),
-    Socket(SocketError),
-}
-
-fn is_reset(error: &tokio_tungstenite::tungstenite::error::ProtocolError) -> bool {
-    matches!(error, tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
-}
-
 /// Whether the message answers a request (or the connect itself) and so pays off what is owed.
 fn is_reply(message: &ServerMessage) -> bool {
     !matches!(message, ServerMessage::TransactionUpdate(_) | ServerMessage::SubscriptionError { request_id: None, .. })
-}
-
-fn host_close_frame(reason: &CloseReason) -> CloseFrame {
-    match reason {
-        CloseReason::ModuleExited(text) => close_frame(CloseCode::Away, text),
-        CloseReason::Refused(text) => close_frame(CloseCode::Policy, text),
-        CloseReason::NotDurable => close_frame(CloseCode::Error, "the store cannot confirm any more"),
-    }
-}
-
-fn close_frame(code: CloseCode, reason: &str) -> CloseFrame {
-    let reason = &reason[..reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX)];
-    CloseFrame { code, reason: Utf8Bytes::from(reason) }
 }

@@ -1,5 +1,6 @@
 //! The WebSocket side: from an HTTP request to a running connection task.
 
+mod close;
 mod connection;
 mod handshake;
 mod outbox;

@@ -2,14 +2,15 @@
 //!
 //! Invariants:
 //! * Lanes never wait here: `deliver` appends under a short lock and wakes the task at most once per
-//!   sleep of the task. A task that is running has no waker here, so a reply made while the task
-//!   itself runs the lane costs no wake-up.
+//!   sleep. A task that runs is not woken, so a reply made while the task itself runs the lane costs
+//!   no wake-up.
 //! * What is queued is bounded by number and bytes, counting messages the task has taken but not yet
 //!   written. Beyond a bound the queue is thrown away and the task ends: only this client is harmed.
 //! * The first reason to close counts, and nothing is accepted after it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 
 use parking_lot::Mutex;
@@ -45,6 +46,12 @@ struct Inner {
 
 pub(crate) struct Outbox {
     inner: Mutex<Inner>,
+    /// The task found nothing and wants to be woken.
+    ///
+    /// SYNC: set and tested under the lock of `inner`, so a delivery either is seen by `take` or sees
+    /// that the task sleeps. Cleared without the lock in `awake`, always before a `take` that will see
+    /// what was delivered in between.
+    asleep: AtomicBool,
     metrics: Arc<Metrics>,
     messages_max: usize,
     bytes_max: usize,
@@ -52,7 +59,12 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub fn new(messages_max: usize, bytes_max: usize, metrics: Arc<Metrics>) -> Outbox {
-        Outbox { inner: Mutex::default(), metrics, messages_max, bytes_max }
+        Outbox { inner: Mutex::default(), asleep: AtomicBool::new(false), metrics, messages_max, bytes_max }
+    }
+
+    /// The task runs, and will call [`Self::take`] before it sleeps.
+    pub fn awake(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
     }
 
     /// Moves everything queued behind `taken`. Returns whether there was anything, and the end if it
@@ -64,6 +76,7 @@ impl Outbox {
                 Some(waker) => waker.clone_from(context.waker()),
                 None => inner.waker = Some(context.waker().clone()),
             }
+            self.asleep.store(true, Ordering::Relaxed);
             return (false, inner.ending.clone());
         }
         if taken.is_empty() {
@@ -80,6 +93,9 @@ impl Outbox {
         assert!(inner.messages >= messages && inner.bytes >= bytes, "released more than was taken");
         inner.messages -= messages;
         inner.bytes -= bytes;
+        drop(inner);
+        self.metrics.queued_messages.subtract(messages as u64);
+        self.metrics.queued_bytes.subtract(bytes as u64);
     }
 
     /// Ends the connection at once, without a close frame.
@@ -92,9 +108,25 @@ impl Outbox {
         if inner.ending.is_none() || replace {
             inner.ending = Some(ending);
         }
-        let waker = inner.waker.take();
+        let waker = self.waker_if_asleep(&mut inner);
         drop(inner);
         wake(waker);
+    }
+
+    fn waker_if_asleep(&self, inner: &mut Inner) -> Option<Waker> {
+        // Cloned, because the task most often sleeps again with the same one.
+        match self.asleep.swap(false, Ordering::Relaxed) {
+            true => inner.waker.clone(),
+            false => None,
+        }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut();
+        self.metrics.queued_messages.subtract(inner.messages as u64);
+        self.metrics.queued_bytes.subtract(inner.bytes as u64);
     }
 }
 
@@ -108,21 +140,20 @@ impl ClientSink for Outbox {
         }
         let fits = inner.messages + messages.len() <= self.messages_max
             && (inner.bytes == 0 || inner.bytes + bytes <= self.bytes_max);
-        let waker = if fits {
+        if fits {
             inner.messages += messages.len();
             inner.bytes += bytes;
+            self.metrics.queued_messages.add(messages.len() as u64);
+            self.metrics.queued_bytes.add(bytes as u64);
             inner.queue.extend(messages.drain(..));
-            inner.waker.take()
         } else {
+            // The counts stay until the end: the task still releases what it has taken.
             self.metrics.clients_too_slow.increment();
-            messages.clear();
             inner.ending = Some(Ending::Overflow);
-            // The counts stay: the task may still hold messages it will release.
-            let dropped = std::mem::take(&mut inner.queue);
-            inner.messages -= dropped.len();
-            inner.bytes -= dropped.iter().map(|delivery| weight(&delivery.message)).sum::<usize>();
-            inner.waker.take()
-        };
+            inner.queue.clear();
+            messages.clear();
+        }
+        let waker = self.waker_if_asleep(&mut inner);
         drop(inner);
         wake(waker);
     }
