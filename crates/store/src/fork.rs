@@ -29,6 +29,24 @@ pub(crate) enum WriterSlot {
 }
 
 impl Fork {
+    pub(crate) fn new(
+        id: ForkId,
+        parent: Option<Version>,
+        durability: Durability,
+        created_at_micros: i64,
+        head: Published,
+    ) -> Fork {
+        Fork {
+            id,
+            parent,
+            durability,
+            created_at_micros,
+            published: Mutex::new(head),
+            writer: Mutex::new(WriterSlot::Free(None)),
+            dropped: Mutex::new(false),
+        }
+    }
+
     pub(crate) fn is_durable(&self) -> bool {
         self.durability == Durability::Durable
     }

@@ -39,6 +39,15 @@ pub(crate) struct RecoveredFork {
     pub(crate) head: Published,
 }
 
+impl RecoveredFork {
+    /// The fork that a new store starts with.
+    pub(crate) fn first(name: &str, created_at_micros: i64) -> RecoveredFork {
+        let root = Arc::new(Root::default());
+        let head = Published { root, lsn: Lsn::new(0), timestamp_micros: 0, ticket: DurableTicket::NONE };
+        RecoveredFork { name: name.to_owned(), parent: None, created_at_micros, head }
+    }
+}
+
 /// Reads the log in `directory`, which may be empty.
 pub(crate) fn recover(
     env: &Arc<dyn Env>,

@@ -4,7 +4,6 @@
 //! `dropped`, the log queue's, `table`. `table` is never held while anything waits, so readers and writers that
 //! look a fork up are never held up by a full log queue.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,14 +14,18 @@ use parking_lot::{Mutex, RwLock};
 use tine_base::{Env, EnvFile, OpenMode};
 
 use crate::error::{ForkError, LogError, OpenError, Poison, StoreError};
-use crate::fork::{Fork, WriterSlot};
-use crate::ids::{DurableTicket, ForkId, KeyspaceId, Lsn, Version};
+use crate::fork::Fork;
+use crate::ids::{DurableTicket, ForkId, KeyspaceId, Version};
 use crate::log::{LogQueue, LogReader, LogWriter, QUEUE_BYTES_MAX, RecordRef, SegmentSizes};
 use crate::options::{Durability, ForkInfo, ForkOptions, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
-use crate::read::{Published, Snapshot};
-use crate::recovery::{Recovered, RecoveredFork, recover};
-use crate::root::Root;
+use crate::read::Snapshot;
+use crate::recovery::recover;
 use crate::writer::Writer;
+
+mod shared;
+
+pub(crate) use shared::Shared;
+use shared::{Admin, Entry};
 
 /// The longest fork name in bytes: beyond any sensible rule for names, so that the log's records stay small.
 pub const FORK_NAME_BYTES_MAX: usize = 1024;
@@ -42,36 +45,6 @@ const MAIN_NAME: &str = "main";
 /// handle or [`Writer`].
 #[derive(Clone)]
 pub struct Store(Arc<Shared>);
-
-/// What handles, writers and the log thread's starter share.
-pub(crate) struct Shared {
-    pub(crate) env: Arc<dyn Env>,
-    pub(crate) queue: Arc<LogQueue>,
-    log_thread: Mutex<Option<JoinHandle<()>>>,
-    /// Held by flock while the store is open.
-    lock_file: Mutex<Option<Box<dyn EnvFile>>>,
-    admin: Mutex<Admin>,
-    table: RwLock<Table>,
-    next_keyspace: Mutex<u64>,
-    report: RecoveryReport,
-}
-
-struct Admin {
-    next_fork: ForkId,
-    /// Numbers below this are reserved in the log, durably.
-    reserved_end: ForkId,
-}
-
-#[derive(Default)]
-struct Table {
-    by_id: HashMap<ForkId, Entry>,
-    by_name: HashMap<String, ForkId>,
-}
-
-struct Entry {
-    fork: Arc<Fork>,
-    name: String,
-}
 
 impl Store {
     /// Opens the store in a directory, creating it if there is none, and recovers its state from the log.
@@ -355,135 +328,6 @@ impl std::fmt::Debug for Store {
     }
 }
 
-impl Shared {
-    /// Takes over what was recovered. A new store gets its first fork here. Ends with a durable record in any
-    /// case, so that this opening has an epoch in the log.
-    fn fill_table(&self, recovered: Recovered) -> Result<(), StoreError> {
-        let mut forks = recovered.forks;
-        let mut admin = self.admin.lock();
-        if admin.next_fork == ForkId::MAIN {
-            let created_at_micros = self.env.now_micros();
-            let (fork, name) = (ForkId::MAIN, MAIN_NAME);
-            self.queue.append(&RecordRef::ForkCreated { fork, name, created_at_micros, parent: None })?;
-            forks.insert(ForkId::MAIN, RecoveredFork::first(created_at_micros));
-            admin.next_fork = ForkId::new(ForkId::MAIN.get() + 1);
-        }
-        self.reserve_fork_ids(&mut admin)?;
-        let mut table = self.table.write();
-        for (id, RecoveredFork { name, parent, created_at_micros, head }) in forks {
-            let fork = Arc::new(Fork::new(id, parent, Durability::Durable, created_at_micros, head));
-            table.insert(Entry { fork, name });
-        }
-        Ok(())
-    }
-
-    fn reserve_fork_ids(&self, admin: &mut Admin) -> Result<(), StoreError> {
-        let end = ForkId::new(admin.next_fork.get() + FORK_ID_BLOCK);
-        let ticket = self.queue.append(&RecordRef::ForkIdsReserved { end })?;
-        self.queue.wait_durable(ticket, LOG_WAIT_MAX)?;
-        admin.reserved_end = end;
-        Ok(())
-    }
-
-    fn take_fork_id(&self, admin: &mut Admin) -> Result<ForkId, StoreError> {
-        if admin.next_fork >= admin.reserved_end {
-            self.reserve_fork_ids(admin)?;
-        }
-        let id = admin.next_fork;
-        admin.next_fork = ForkId::new(id.get() + 1);
-        Ok(id)
-    }
-
-    fn find(&self, id: ForkId) -> Result<Arc<Fork>, StoreError> {
-        let table = self.table.read();
-        table.by_id.get(&id).map(|entry| Arc::clone(&entry.fork)).ok_or(StoreError::NoSuchFork(id))
-    }
-
-    fn close(&self) -> Result<(), StoreError> {
-        self.queue.close();
-        let thread = self.log_thread.lock().take();
-        if let Some(thread) = thread
-            // A listener may hold the last handle.
-            && thread.thread().id() != std::thread::current().id()
-        {
-            // A panic there has made the log fail, which is reported below.
-            let _ = thread.join();
-        }
-        self.lock_file.lock().take();
-        match self.queue.health() {
-            Err(StoreError::Closed) => Ok(()),
-            health => health,
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // Nobody is left to hear about a failure; those who care call `close`.
-        let _ = self.close();
-    }
-}
-
-impl Table {
-    fn check_free(&self, name: &str) -> Result<(), ForkError> {
-        if self.by_name.contains_key(name) { Err(ForkError::NameTaken(name.to_owned())) } else { Ok(()) }
-    }
-
-    fn insert(&mut self, entry: Entry) {
-        let id = entry.fork.id;
-        self.by_name.insert(entry.name.clone(), id);
-        self.by_id.insert(id, entry);
-        assert_eq!(self.by_id.len(), self.by_name.len(), "names are unique");
-    }
-
-    fn remove(&mut self, id: ForkId) -> Option<Entry> {
-        let entry = self.by_id.remove(&id)?;
-        self.by_name.remove(&entry.name);
-        Some(entry)
-    }
-}
-
-impl Entry {
-    fn info(&self) -> ForkInfo {
-        ForkInfo {
-            id: self.fork.id,
-            name: self.name.clone(),
-            parent: self.fork.parent,
-            head: self.fork.published.lock().lsn,
-            durability: self.fork.durability,
-            created_at_micros: self.fork.created_at_micros,
-        }
-    }
-}
-
-impl Fork {
-    fn new(
-        id: ForkId,
-        parent: Option<Version>,
-        durability: Durability,
-        created_at_micros: i64,
-        head: Published,
-    ) -> Fork {
-        Fork {
-            id,
-            parent,
-            durability,
-            created_at_micros,
-            published: Mutex::new(head),
-            writer: Mutex::new(WriterSlot::Free(None)),
-            dropped: Mutex::new(false),
-        }
-    }
-}
-
-impl RecoveredFork {
-    fn first(created_at_micros: i64) -> RecoveredFork {
-        let root = Arc::new(Root::default());
-        let head = Published { root, lsn: Lsn::new(0), timestamp_micros: 0, ticket: DurableTicket::NONE };
-        RecoveredFork { name: MAIN_NAME.to_owned(), parent: None, created_at_micros, head }
-    }
-}
-
 fn check_name(name: &str) -> Result<(), ForkError> {
     if name.len() > FORK_NAME_BYTES_MAX {
         return Err(ForkError::NameTooLong { bytes: name.len(), limit: FORK_NAME_BYTES_MAX });
@@ -533,3 +377,6 @@ fn spawn_log_thread(env: &dyn Env, writer: LogWriter, queue: &Arc<LogQueue>) -> 
     let spawned = env.spawn("tine-log", Box::new(body));
     spawned.map_err(|source| OpenError::Io { path: PathBuf::from("the log thread"), source })
 }
+
+#[cfg(test)]
+mod tests;

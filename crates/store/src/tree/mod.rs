@@ -186,7 +186,7 @@ fn split_leaf(records: &mut Records, at_end: bool) -> Option<Split> {
 
 /// The shortest key above `left` and not above `right`.
 fn shortest_separator(left: &[u8], right: &[u8]) -> Vec<u8> {
-    let common = left.iter().zip(right).take_while(|(left, right)| left == right).count();
+    let common = records::common_length(left, right);
     assert!(common < right.len(), "keys are sorted");
     right[..=common].to_vec()
 }

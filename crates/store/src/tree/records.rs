@@ -4,6 +4,10 @@
 //! it has. A record is `key ++ value`; its slot says where. Replaced and removed records leave dead bytes
 //! behind, which the next copy, or an edit that finds more dead than live bytes, squeezes out.
 //!
+//! All keys of a node share a prefix (those of a keyspace often a long one). A slot holds the four bytes that
+//! follow it, so that a search touches the slots, which lie together, and few keys. The prefix length is found
+//! anew when a node is copied, and cut when a key comes that does not share it.
+//!
 //! Large values are kept outside of the heap and shared between copies of the node.
 
 use std::cmp::Ordering;
@@ -28,6 +32,8 @@ const KIND_INLINE: u16 = 0;
 
 #[derive(Clone, Copy)]
 struct Slot {
+    /// The four key bytes behind the shared prefix, as a big-endian number padded with zeros.
+    head: u32,
     offset: u32,
     key_length: u16,
     kind: u16,
@@ -40,19 +46,21 @@ pub(super) struct Records {
     slots: Vec<Slot>,
     heap: Vec<u8>,
     dead_bytes: usize,
+    /// Bytes that all keys start with; there may be more.
+    prefix_length: usize,
     large: Vec<Arc<[u8]>>,
 }
 
 impl Clone for Records {
     fn clone(&self) -> Records {
-        let mut slots = Vec::with_capacity(self.slots.len() + SPARE_SLOTS);
-        if self.dead_bytes > 0 {
+        if self.dead_bytes > 0 || self.prefix_length != self.shared_prefix(0, self.slots.len()) {
             return self.copy_range(0, self.slots.len());
         }
+        let mut slots = Vec::with_capacity(self.slots.len() + SPARE_SLOTS);
         slots.extend_from_slice(&self.slots);
         let mut heap = Vec::with_capacity(self.heap.len() + HEAP_SPARE_BYTES);
         heap.extend_from_slice(&self.heap);
-        Records { slots, heap, dead_bytes: 0, large: self.large.clone() }
+        Records { slots, heap, dead_bytes: 0, prefix_length: self.prefix_length, large: self.large.clone() }
     }
 }
 
@@ -83,10 +91,21 @@ impl Records {
 
     /// `Ok` with the index of `key`, or `Err` with the index where it would be inserted.
     pub(super) fn find(&self, key: &[u8]) -> Result<usize, usize> {
+        let Some(first) = self.slots.first() else { return Err(0) };
+        let start = first.offset as usize;
+        let prefix = &self.heap[start..start + self.prefix_length];
+        let shared = &key[..key.len().min(self.prefix_length)];
+        match shared.cmp(prefix) {
+            Ordering::Less => return Err(0),
+            Ordering::Greater => return Err(self.slots.len()),
+            Ordering::Equal => {}
+        }
+        let head = head(key, self.prefix_length);
         let (mut low, mut high) = (0, self.slots.len());
         while low < high {
             let middle = low.midpoint(high);
-            match self.key(middle).cmp(key) {
+            let order = self.slots[middle].head.cmp(&head).then_with(|| self.key(middle).cmp(key));
+            match order {
                 Ordering::Less => low = middle + 1,
                 Ordering::Greater => high = middle,
                 Ordering::Equal => return Ok(middle),
@@ -97,6 +116,7 @@ impl Records {
 
     pub(super) fn insert(&mut self, index: usize, key: &[u8], value: &[u8]) {
         let value = if value.len() > INLINE_VALUE_BYTES_MAX { Err(Arc::from(value)) } else { Ok(value) };
+        self.cut_prefix(key);
         let slot = self.append(key, value);
         self.slots.insert(index, slot);
     }
@@ -105,17 +125,39 @@ impl Records {
     fn append(&mut self, key: &[u8], value: Result<&[u8], Arc<[u8]>>) -> Slot {
         let offset = u32::try_from(self.heap.len()).expect("a node's heap is far below 4 GiB");
         let key_length = u16::try_from(key.len()).expect("keys are bounded by KEY_BYTES_MAX");
+        let head = head(key, self.prefix_length);
         self.heap.extend_from_slice(key);
         match value {
             Ok(bytes) => {
                 self.heap.extend_from_slice(bytes);
-                Slot { offset, key_length, kind: KIND_INLINE, value: bytes.len() as u32 }
+                Slot { head, offset, key_length, kind: KIND_INLINE, value: bytes.len() as u32 }
             }
             Err(shared) => {
                 self.large.push(shared);
-                Slot { offset, key_length, kind: KIND_LARGE, value: self.large.len() as u32 - 1 }
+                Slot { head, offset, key_length, kind: KIND_LARGE, value: self.large.len() as u32 - 1 }
             }
         }
+    }
+
+    /// Cuts the shared prefix to what `key`, which is about to come in, shares too.
+    fn cut_prefix(&mut self, key: &[u8]) {
+        if self.slots.is_empty() {
+            self.prefix_length = 0;
+            return;
+        }
+        let shared = common_length(&self.key(0)[..self.prefix_length], key);
+        if shared < self.prefix_length {
+            self.prefix_length = shared;
+            for index in 0..self.slots.len() {
+                self.slots[index].head = head(self.key(index), shared);
+            }
+        }
+    }
+
+    /// Bytes that all keys of a range start with.
+    fn shared_prefix(&self, start: usize, end: usize) -> usize {
+        // Keys in between share what the outer ones do.
+        if start == end { 0 } else { common_length(self.key(start), self.key(end - 1)) }
     }
 
     /// Takes the value at `index` as something that can outlive the node; inline bytes go to `inline`.
@@ -167,6 +209,9 @@ impl Records {
 
     /// Appends copies of all records of `right`, whose keys are greater.
     pub(super) fn append_all(&mut self, right: &Records) {
+        if right.len() > 0 {
+            self.cut_prefix(right.key(right.len() - 1));
+        }
         for index in 0..right.len() {
             let slot = self.append(right.key(index), right.stored(index));
             self.slots.push(slot);
@@ -183,6 +228,7 @@ impl Records {
             slots: Vec::with_capacity(end - start + SPARE_SLOTS),
             heap: Vec::with_capacity(self.heap_bytes(start, end) + HEAP_SPARE_BYTES),
             dead_bytes: 0,
+            prefix_length: self.shared_prefix(start, end),
             large: Vec::new(),
         };
         for index in start..end {
@@ -217,9 +263,31 @@ impl Records {
         for index in 1..self.len() {
             assert!(self.key(index - 1) < self.key(index), "keys are sorted");
         }
+        for (index, slot) in self.slots.iter().enumerate() {
+            assert_eq!(slot.head, head(self.key(index), self.prefix_length));
+            assert_eq!(self.key(index)[..self.prefix_length], self.key(0)[..self.prefix_length]);
+        }
         let mut used: Vec<u32> =
             self.slots.iter().filter(|slot| slot.kind == KIND_LARGE).map(|slot| slot.value).collect();
         used.sort_unstable();
         assert!(used.iter().copied().eq(0..self.large.len() as u32), "each large value has one slot");
     }
+}
+
+/// The four bytes of `key` behind the prefix.
+fn head(key: &[u8], prefix_length: usize) -> u32 {
+    let rest = key.get(prefix_length..).unwrap_or(&[]);
+    match rest.first_chunk() {
+        Some(bytes) => u32::from_be_bytes(*bytes),
+        None => {
+            let mut bytes = [0; 4];
+            bytes[..rest.len()].copy_from_slice(rest);
+            u32::from_be_bytes(bytes)
+        }
+    }
+}
+
+/// Bytes that two keys start with alike.
+pub(super) fn common_length(left: &[u8], right: &[u8]) -> usize {
+    left.iter().zip(right).take_while(|(left, right)| left == right).count()
 }

@@ -164,7 +164,7 @@ fn reading_a_live_log() {
             assert!(std::time::Instant::now() < deadline, "the writer writes");
             let durable = store.durable().get();
             let read = Store::read_log(directory.path(), Arc::clone(&env)).expect("readable");
-            let count = read.map(|record| record.expect("no damage")).count() as u64;
+            let count = read.inspect(|record| assert!(record.is_ok(), "{record:?}")).count() as u64;
             assert!(count >= durable, "what is durable is there");
             for record in follower.by_ref() {
                 assert_eq!(record.expect("no damage").sequence, next);

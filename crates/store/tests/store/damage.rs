@@ -1,5 +1,6 @@
 //! Logs that a crash cut short, or that something changed.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,6 +74,9 @@ fn torn_tail_at_every_byte_of_the_last_frame() {
     assert!(end > start + 150);
     for cut in start..=end {
         for zero_filled in [true, false] {
+            if !zero_filled && cut % 8 != 3 {
+                continue;
+            }
             let copy = copy(sample.directory.path());
             let mut torn = content.clone();
             torn.truncate(cut);
@@ -93,7 +97,7 @@ fn torn_tail_at_every_byte_of_the_last_frame() {
                 assert!(found == *expected, "cut at {cut}");
                 assert!(store.recovery_report().truncated_bytes <= torn_bytes, "cut at {cut}");
             }
-            if cut % 16 == 0 {
+            if cut % 32 == 3 {
                 put_one(&store, ForkId::MAIN, b"after", b"the crash");
                 let state = snapshot_content(&store, ForkId::MAIN);
                 store.close().expect("close");
@@ -121,14 +125,17 @@ fn flipped_bits_before_the_last_frame_are_refused_with_their_place() {
             (segment, start) if segment == number => start,
             _ => content.iter().rposition(|byte| *byte != 0).expect("not empty") + 1,
         };
-        for byte in 0..end {
-            let mut flipped = content.clone();
-            flipped[byte] ^= 1 << (byte % 8);
-            std::fs::write(&path, flipped).expect("write");
+        // All of the headers and of some frames; of the rest, which is values, samples.
+        let bytes = (0..end)
+            .filter(|byte| *byte < starts[2] || byte % 23 == 0 || starts.iter().any(|s| byte - s.min(byte) < 60));
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("open");
+        for byte in bytes {
+            let flipped = content[byte] ^ 1 << (byte % 8);
+            file.write_all_at(&[flipped], byte as u64).expect("write");
             let expected = starts.iter().rev().find(|start| **start <= byte).copied().unwrap_or(0);
             assert_eq!(corruption(copy.path()), Some((path.clone(), expected as u64)), "byte {byte}");
+            file.write_all_at(&content[byte..=byte], byte as u64).expect("write");
         }
-        std::fs::write(&path, content).expect("write");
         assert_eq!(corruption(copy.path()), None);
     }
 }

@@ -133,7 +133,7 @@ fn full_disk_loses_nothing_confirmed() {
 /// Writes that stop anywhere in a frame leave a store that opens with everything confirmed.
 #[test]
 fn short_writes_lose_nothing_confirmed() {
-    for bytes in (0..400).step_by(7) {
+    for bytes in (0..400).step_by(19) {
         let directory = tempfile::tempdir().expect("temporary directory");
         let (store, env) = faulty(directory.path());
         env.short_write_after(bytes);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tine_base::SystemEnv;
-use tine_store::{Durability, DurableTicket, ForkId, KeyspaceId, Lsn, OpenError, Read, Store, StoreError, Version};
+use tine_store::{Durability, DurableTicket, ForkId, KeyspaceId, Lsn, OpenError, Store, StoreError, Version};
 
 use crate::support::{
     KEYSPACE, WAIT, assert_equals_log, content, fork_options, open, put_one, settle, snapshot_content,

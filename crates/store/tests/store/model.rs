@@ -338,7 +338,7 @@ fn revert(writer: &mut Writer, model: &mut Model, depth: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 4000, ..ProptestConfig::with_cases(40) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 4000, ..ProptestConfig::with_cases(24) })]
 
     #[test]
     fn forks_behave_as_maps(steps in prop::collection::vec(step(), 1..220)) {

@@ -1,0 +1,147 @@
+//! What is behind the handles of a store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::{Mutex, RwLock};
+use tine_base::{Env, EnvFile};
+
+use super::{FORK_ID_BLOCK, LOG_WAIT_MAX, MAIN_NAME};
+use crate::error::{ForkError, StoreError};
+use crate::fork::Fork;
+use crate::ids::ForkId;
+use crate::log::{LogQueue, RecordRef};
+use crate::options::{Durability, ForkInfo, RecoveryReport};
+use crate::recovery::{Recovered, RecoveredFork};
+
+/// What handles, writers and the log thread's starter share.
+pub(crate) struct Shared {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) queue: Arc<LogQueue>,
+    pub(super) log_thread: Mutex<Option<JoinHandle<()>>>,
+    /// Held by flock while the store is open.
+    pub(super) lock_file: Mutex<Option<Box<dyn EnvFile>>>,
+    pub(super) admin: Mutex<Admin>,
+    pub(super) table: RwLock<Table>,
+    pub(super) next_keyspace: Mutex<u64>,
+    pub(super) report: RecoveryReport,
+}
+
+pub(super) struct Admin {
+    pub(super) next_fork: ForkId,
+    /// Numbers below this are reserved in the log, durably.
+    pub(super) reserved_end: ForkId,
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    pub(super) by_id: HashMap<ForkId, Entry>,
+    pub(super) by_name: HashMap<String, ForkId>,
+}
+
+pub(super) struct Entry {
+    pub(super) fork: Arc<Fork>,
+    pub(super) name: String,
+}
+
+impl Shared {
+    /// Takes over what was recovered. A new store gets its first fork here. Ends with a durable record in any
+    /// case, so that this opening has an epoch in the log.
+    pub(super) fn fill_table(&self, recovered: Recovered) -> Result<(), StoreError> {
+        let mut forks = recovered.forks;
+        let mut admin = self.admin.lock();
+        if admin.next_fork == ForkId::MAIN {
+            let created_at_micros = self.env.now_micros();
+            let (fork, name) = (ForkId::MAIN, MAIN_NAME);
+            self.queue.append(&RecordRef::ForkCreated { fork, name, created_at_micros, parent: None })?;
+            forks.insert(ForkId::MAIN, RecoveredFork::first(name, created_at_micros));
+            admin.next_fork = ForkId::new(ForkId::MAIN.get() + 1);
+        }
+        self.reserve_fork_ids(&mut admin)?;
+        let mut table = self.table.write();
+        for (id, RecoveredFork { name, parent, created_at_micros, head }) in forks {
+            let fork = Arc::new(Fork::new(id, parent, Durability::Durable, created_at_micros, head));
+            table.insert(Entry { fork, name });
+        }
+        Ok(())
+    }
+
+    fn reserve_fork_ids(&self, admin: &mut Admin) -> Result<(), StoreError> {
+        let end = ForkId::new(admin.next_fork.get() + FORK_ID_BLOCK);
+        let ticket = self.queue.append(&RecordRef::ForkIdsReserved { end })?;
+        self.queue.wait_durable(ticket, LOG_WAIT_MAX)?;
+        admin.reserved_end = end;
+        Ok(())
+    }
+
+    pub(super) fn take_fork_id(&self, admin: &mut Admin) -> Result<ForkId, StoreError> {
+        if admin.next_fork >= admin.reserved_end {
+            self.reserve_fork_ids(admin)?;
+        }
+        let id = admin.next_fork;
+        admin.next_fork = ForkId::new(id.get() + 1);
+        Ok(id)
+    }
+
+    pub(super) fn find(&self, id: ForkId) -> Result<Arc<Fork>, StoreError> {
+        let table = self.table.read();
+        table.by_id.get(&id).map(|entry| Arc::clone(&entry.fork)).ok_or(StoreError::NoSuchFork(id))
+    }
+
+    pub(super) fn close(&self) -> Result<(), StoreError> {
+        self.queue.close();
+        let thread = self.log_thread.lock().take();
+        if let Some(thread) = thread
+            // A listener may hold the last handle.
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic there has made the log fail, which is reported below.
+            let _ = thread.join();
+        }
+        self.lock_file.lock().take();
+        match self.queue.health() {
+            Err(StoreError::Closed) => Ok(()),
+            health => health,
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Nobody is left to hear about a failure; those who care call `close`.
+        let _ = self.close();
+    }
+}
+
+impl Table {
+    pub(super) fn check_free(&self, name: &str) -> Result<(), ForkError> {
+        if self.by_name.contains_key(name) { Err(ForkError::NameTaken(name.to_owned())) } else { Ok(()) }
+    }
+
+    pub(super) fn insert(&mut self, entry: Entry) {
+        let id = entry.fork.id;
+        self.by_name.insert(entry.name.clone(), id);
+        self.by_id.insert(id, entry);
+        assert_eq!(self.by_id.len(), self.by_name.len(), "names are unique");
+    }
+
+    pub(super) fn remove(&mut self, id: ForkId) -> Option<Entry> {
+        let entry = self.by_id.remove(&id)?;
+        self.by_name.remove(&entry.name);
+        Some(entry)
+    }
+}
+
+impl Entry {
+    pub(super) fn info(&self) -> ForkInfo {
+        ForkInfo {
+            id: self.fork.id,
+            name: self.name.clone(),
+            parent: self.fork.parent,
+            head: self.fork.published.lock().lsn,
+            durability: self.fork.durability,
+            created_at_micros: self.fork.created_at_micros,
+        }
+    }
+}
