@@ -94,6 +94,8 @@ impl Pages {
     pub fn new(extra: Vec<Page>) -> Pages {
         let built_in = [
             Page::new("/tine/client.js", include_str!("../../../web/client.js")),
+            Page::new("/tine/rows.js", include_str!("../../../web/rows.js")),
+            Page::new("/tine/schema.js", include_str!("../../../web/schema.js")),
             Page::new("/tine/client.d.ts", include_str!("../../../web/client.d.ts")),
         ];
         Pages(built_in.into_iter().chain(extra).map(|page| (page.path.clone(), page)).collect())

@@ -269,7 +269,9 @@ async fn the_server_about_itself() {
     let client = server.get("/tine/client.js").await;
     assert_eq!(client.header("content-type"), Some("text/javascript; charset=utf-8"));
     assert!(client.body.contains("export async function connect"));
-    assert_eq!(server.get("/tine/client.d.ts").await.status, 200);
+    for page in ["client.d.ts", "rows.js", "schema.js"] {
+        assert_eq!(server.get(&format!("/tine/{page}")).await.status, 200);
+    }
     assert_eq!(server.get("/nothing").await.header("tine-error"), Some("TN0731"));
     assert_eq!(server.http("PUT", "/v1/ping", &[], b"").await.status, 405);
     let preflight = [("origin", "http://x"), ("access-control-request-method", "POST")];
