@@ -124,7 +124,8 @@ pub(crate) fn excerpt(source: &str, line: u32, column: u32) -> Option<String> {
     let text = source.lines().nth(line.checked_sub(1)? as usize)?;
     let column = column.max(1) as usize - 1;
     let skip = column.saturating_sub(EXCERPT_CHARS_MAX / 2);
-    let shown: String = text.chars().skip(skip).take(EXCERPT_CHARS_MAX).map(|c| if c == '\t' { ' ' } else { c }).collect();
+    let shown: String =
+        text.chars().skip(skip).take(EXCERPT_CHARS_MAX).map(|c| if c == '\t' { ' ' } else { c }).collect();
     let gutter = line.to_string();
     Some(format!(
         "  {gutter} | {shown}\n  {blank} | {caret:>width$}",

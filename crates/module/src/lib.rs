@@ -27,9 +27,7 @@ mod engine;
 mod module;
 mod source;
 
-pub use call::{
-    CallContext, CallError, CallHost, LogEntry, LogLevel, ProcedureIndex, ReducerIndex, SyscallError,
-};
+pub use call::{CallContext, CallError, CallHost, LogEntry, LogLevel, ProcedureIndex, ReducerIndex, SyscallError};
 pub use diagnostic::{Diagnostic, SourceLocation, StackFrame};
 pub use module::{CompileError, CompiledModule, Instance, InterruptHandle, Limits, LoadError, compile};
 pub use source::bundle::{BUNDLE_BYTES_MAX, BUNDLE_FILES_MAX, BundleError, CollectError, SourceBundle};

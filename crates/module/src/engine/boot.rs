@@ -167,10 +167,7 @@ pub(super) fn boot(cx: Cx<'_>) -> JsResult<()> {
 }
 
 /// Runs the script that describes a registered module and returns what it returns.
-pub(super) fn run_describe<'js>(
-    cx: Cx<'js>,
-    registered: &super::raw::Value<'js>,
-) -> JsResult<super::raw::Value<'js>> {
+pub(super) fn run_describe<'js>(cx: Cx<'js>, registered: &super::raw::Value<'js>) -> JsResult<super::raw::Value<'js>> {
     static BYTECODE: OnceLock<Bytecode> = OnceLock::new();
     let bytecode = BYTECODE.get_or_init(|| compile_own_script("tine:describe", DESCRIBE_SOURCE));
     cx.run_script(bytecode)?.call(&cx.undefined(), &[registered])

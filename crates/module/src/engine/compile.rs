@@ -75,7 +75,11 @@ fn compile_files(bundle: &SourceBundle, linked: LinkedProgram, limits: &Limits) 
         let source = &bundle.files[&path];
         let bytes = cx.compile_module(&path, &file.code).map_err(|Exception| {
             let (error, _) = cx.take_exception();
-            if cx.state().heap.has_refused() { out_of_memory() } else { CompileError::Syntax(syntax_error(&error, &path, source, &file)) }
+            if cx.state().heap.has_refused() {
+                out_of_memory()
+            } else {
+                CompileError::Syntax(syntax_error(&error, &path, source, &file))
+            }
         })?;
         let compiled = CompiledFile {
             bytecode: Bytecode::trusted(bytes),
@@ -129,14 +133,16 @@ fn add_default(cx: Cx<'_>, def: &mut ModuleDef, program: &Program, default: &Val
     let number = |name| default.get_named(name).and_then(|value| value.to_number()).map(|number| number as usize);
     let (table, column) = (number("tableIndex").map_err(failed)?, number("columnId").map_err(failed)?);
     let definition = |problem: String| CompileError::Definition(problem);
-    let table_def = def.tables.get_mut(table).ok_or_else(|| definition(format!("a default value for table {table}")))?;
+    let table_def =
+        def.tables.get_mut(table).ok_or_else(|| definition(format!("a default value for table {table}")))?;
     let row = def.typespace.get(table_def.product_type_ref).and_then(|ty| ty.as_product());
     let element = row.and_then(|row| row.elements.get(column));
     let element = element.ok_or_else(|| definition(format!("a default value for column {column}")))?;
     let ty = def.typespace.inline(&element.ty).map_err(|error| definition(error.to_string()))?;
     let plan = Plan::new(cx, &ty).map_err(failed)?;
     let mut bytes = Vec::new();
-    let what = format!("the default of column `{}` of table `{}`", element.name().unwrap_or_default(), table_def.source_name);
+    let what =
+        format!("the default of column `{}` of table `{}`", element.name().unwrap_or_default(), table_def.source_name);
     let value = default.get_named("value").map_err(failed)?;
     encode(&plan, &value, &mut bytes).map_err(|error| failed(error.throw(cx, &what)))?;
     table_def.default_values.push(ColumnDefault { col_id: column as u16, value: bytes.into() });
@@ -152,7 +158,12 @@ fn check(def: &ModuleDef) -> Result<(), CompileError> {
     };
     DatabaseSchema::from_module_def(def, None, &mut allocate)
         .map_err(|error| CompileError::Definition(errors::with_sources(&error)))?;
-    for product in def.reducers.iter().map(|reducer| &reducer.params).chain(def.procedures.iter().map(|procedure| &procedure.params)) {
+    for product in def
+        .reducers
+        .iter()
+        .map(|reducer| &reducer.params)
+        .chain(def.procedures.iter().map(|procedure| &procedure.params))
+    {
         def.typespace.inline_product(product).map_err(|error| CompileError::Definition(error.to_string()))?;
     }
     Ok(())

@@ -46,7 +46,9 @@ fn write(cx: Cx<'_>, level: LogLevel, message: String, stack: &str) {
     lines.set(lines.get().saturating_add(1));
     let (level, message) = match lines.get() {
         count if count <= LOG_LINES_MAX => (level, clip(message)),
-        count if count == LOG_LINES_MAX + 1 => (LogLevel::Warn, format!("more than {LOG_LINES_MAX} lines in one call, the rest is dropped")),
+        count if count == LOG_LINES_MAX + 1 => {
+            (LogLevel::Warn, format!("more than {LOG_LINES_MAX} lines in one call, the rest is dropped"))
+        }
         _ => return,
     };
     let frame = cx.state().program().and_then(|program| program.frames(stack).into_iter().next());

@@ -36,7 +36,9 @@ pub(super) fn install<'js>(cx: Cx<'js>, native: &Value<'js>) -> JsResult<()> {
 /// Passes the running call's context on; throws if no call runs.
 fn with_call<'js, T>(cx: Cx<'js>, read: impl FnOnce(&CallContext) -> T) -> JsResult<T> {
     let found = cx.state().call.context.with(|context| read(context));
-    found.ok_or_else(|| errors::throw(cx, ErrorClass::Plain, "no call is running: this cannot be used while the module loads"))
+    found.ok_or_else(|| {
+        errors::throw(cx, ErrorClass::Plain, "no call is running: this cannot be used while the module loads")
+    })
 }
 
 impl CallState {
@@ -154,7 +156,11 @@ fn random_integer<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let (min, max) = (call.arg(0).to_number()?, call.arg(1).to_number()?);
     let is_safe = |number: f64| number.trunc() == number && number.abs() <= 9_007_199_254_740_991.0;
     if !is_safe(min) || !is_safe(max) || min > max {
-        return Err(errors::throw(call.cx, ErrorClass::Range, "integerInRange(min, max) needs two safe integers, the smaller one first"));
+        return Err(errors::throw(
+            call.cx,
+            ErrorClass::Range,
+            "integerInRange(min, max) needs two safe integers, the smaller one first",
+        ));
     }
     let (min, max) = (min as i64, max as i64);
     let size = (max - min) as u64 + 1;
@@ -229,9 +235,8 @@ fn ask_host<'js, T>(
         return Err(errors::throw_fault(cx, String::new()));
     }
     let answer = cx.state().call.host.with(ask);
-    let answer = answer.unwrap_or_else(|| {
-        Err(SyscallError::new(SyscallError::NOT_IN_TRANSACTION, "no call is running"))
-    });
+    let answer =
+        answer.unwrap_or_else(|| Err(SyscallError::new(SyscallError::NOT_IN_TRANSACTION, "no call is running")));
     answer.map_err(|error| errors::throw_host(cx, &error))
 }
 

@@ -78,10 +78,12 @@ fn self_message(mismatch: &Mismatch, what: &str) -> String {
 
 /// A value in an error message. Runs no code of the user's.
 fn show(value: &Value<'_>) -> String {
-    let text = |value: &Value<'_>| value.to_text().unwrap_or_else(|_| {
-        value.cx().take_exception();
-        "?".to_owned()
-    });
+    let text = |value: &Value<'_>| {
+        value.to_text().unwrap_or_else(|_| {
+            value.cx().take_exception();
+            "?".to_owned()
+        })
+    };
     match value.kind() {
         Kind::Undefined => "undefined".to_owned(),
         Kind::Null => "null".to_owned(),

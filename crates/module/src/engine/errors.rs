@@ -23,11 +23,15 @@ pub(super) enum ErrorClass {
 #[cold]
 pub(super) fn throw(cx: Cx<'_>, class: ErrorClass, message: &str) -> Exception {
     let boot = cx.state().boot();
-    throw_new(cx, match class {
-        ErrorClass::Type => boot.type_error,
-        ErrorClass::Range => boot.range_error,
-        ErrorClass::Plain => boot.error,
-    }, message)
+    throw_new(
+        cx,
+        match class {
+            ErrorClass::Type => boot.type_error,
+            ErrorClass::Range => boot.range_error,
+            ErrorClass::Plain => boot.error,
+        },
+        message,
+    )
 }
 
 /// Throws the SDK's error for a code of the module ABI.
@@ -90,7 +94,8 @@ pub(super) fn of_value(cx: Cx<'_>, program: &Program, value: &Value<'_>) -> Call
     if let Some(error) = stopped(cx, program, Some(value)) {
         return error;
     }
-    let is_sender_error = value.is_object() && caught(cx, value.is_instance_of(cx.state().boot().sdk().sender_error)).unwrap_or(false);
+    let is_sender_error =
+        value.is_object() && caught(cx, value.is_instance_of(cx.state().boot().sdk().sender_error)).unwrap_or(false);
     let error = if is_sender_error {
         CallError::User(property(cx, value, cx.state().boot().atoms.message))
     } else {

@@ -98,7 +98,11 @@ pub(super) fn load_error(error: CallError) -> LoadError {
 
 impl QuickJsIsolate {
     /// Makes the loaded program callable: plans its functions and makes the handles of its tables.
-    pub(super) fn new(loaded: Loaded, def: &Arc<ModuleDef>, schema: &DatabaseSchema) -> Result<QuickJsIsolate, LoadError> {
+    pub(super) fn new(
+        loaded: Loaded,
+        def: &Arc<ModuleDef>,
+        schema: &DatabaseSchema,
+    ) -> Result<QuickJsIsolate, LoadError> {
         let Loaded { mut runtime, program, registered } = loaded;
         let cx = runtime.enter();
         let parts = prepare(cx, def, schema, registered).map_err(|error| match error {
@@ -209,7 +213,14 @@ impl Isolate for QuickJsIsolate {
 }
 
 /// One call, from arguments to result.
-fn run(cx: Cx<'_>, program: &Program, name: &str, plan: &FunctionPlan, ctx: Root, args: &[u8]) -> Result<Bytes, CallError> {
+fn run(
+    cx: Cx<'_>,
+    program: &Program,
+    name: &str,
+    plan: &FunctionPlan,
+    ctx: Root,
+    args: &[u8],
+) -> Result<Bytes, CallError> {
     let failed = |Exception| errors::take(cx, program);
     let mut reader = Reader::new(args);
     let args = match decode_product(cx, &plan.params.plan, &mut reader) {

@@ -84,10 +84,19 @@ mod tests {
         let diagnostic = program.diagnostic("boom".to_owned(), stack);
         // The path with a parenthesis is ambiguous in the engine's format; what cannot be told is left out, not mixed up.
         assert!(diagnostic.stack.is_empty());
-        let file = CompiledFile { positions: Positions::Same, source: "one\ntwo\n".to_owned(), imports: BTreeMap::new(), bytecode: Bytecode::trusted(Vec::new()) };
+        let file = CompiledFile {
+            positions: Positions::Same,
+            source: "one\ntwo\n".to_owned(),
+            imports: BTreeMap::new(),
+            bytecode: Bytecode::trusted(Vec::new()),
+        };
         let program = Program { entry: "a.ts".to_owned(), files: HashMap::from([("a.ts".to_owned(), file)]) };
-        let stack = "    at insert (native)\n    at f (tine:server:3:4)\n    at g (a.ts:2:3)\n    at <anonymous> (a.ts:1:1)\n";
+        let stack =
+            "    at insert (native)\n    at f (tine:server:3:4)\n    at g (a.ts:2:3)\n    at <anonymous> (a.ts:1:1)\n";
         let diagnostic = program.diagnostic("boom".to_owned(), stack);
-        assert_eq!(diagnostic.to_string(), "a.ts:2:3: boom\n  2 | two\n    |   ^\n    at g (a.ts:2:3)\n    at a.ts:1:1");
+        assert_eq!(
+            diagnostic.to_string(),
+            "a.ts:2:3: boom\n  2 | two\n    |   ^\n    at g (a.ts:2:3)\n    at a.ts:1:1"
+        );
     }
 }

@@ -359,7 +359,13 @@ impl<'js> Cx<'js> {
 
     /// Like [`Cx::function`], for functions called with `new`.
     pub(super) fn constructor<F: NativeFn>(self, name: &str, length: u8, magic: u16, _: F) -> JsResult<Value<'js>> {
-        self.native(name, length, magic, qjs::JSCFunctionEnum_JS_CFUNC_constructor_magic, trampoline::<F> as *const c_void)
+        self.native(
+            name,
+            length,
+            magic,
+            qjs::JSCFunctionEnum_JS_CFUNC_constructor_magic,
+            trampoline::<F> as *const c_void,
+        )
     }
 
     /// Like [`Cx::function`], for the `next` of an iterator: `None` ends it, and a `for` loop gets values without result objects.
@@ -367,12 +373,26 @@ impl<'js> Cx<'js> {
         self.native("next", 0, 0, qjs::JSCFunctionEnum_JS_CFUNC_iterator_next, next_trampoline::<F> as *const c_void)
     }
 
-    fn native(self, name: &str, length: u8, magic: u16, prototype: qjs::JSCFunctionEnum, function: *const c_void) -> JsResult<Value<'js>> {
+    fn native(
+        self,
+        name: &str,
+        length: u8,
+        magic: u16,
+        prototype: qjs::JSCFunctionEnum,
+        function: *const c_void,
+    ) -> JsResult<Value<'js>> {
         let name = c_string(name);
         // SAFETY: callers pair the function with the prototype that has its signature; all of these take `magic` or ignore it.
         self.check(unsafe {
             let function = std::mem::transmute::<*const c_void, qjs::JSCFunction>(function);
-            qjs::JS_NewCFunction2(self.ptr(), function, name.as_ptr(), c_int::from(length), prototype, c_int::from(magic as i16))
+            qjs::JS_NewCFunction2(
+                self.ptr(),
+                function,
+                name.as_ptr(),
+                c_int::from(length),
+                prototype,
+                c_int::from(magic as i16),
+            )
         })
     }
 
@@ -472,7 +492,12 @@ impl<'js> Cx<'js> {
     fn read_bytecode(self, bytecode: &Bytecode) -> JsResult<Value<'js>> {
         // SAFETY: `Bytecode` is made by this build's engine only, so reading it cannot go wrong; it is copied.
         self.check(unsafe {
-            qjs::JS_ReadObject(self.ptr(), bytecode.0.as_ptr(), bytecode.0.len() as _, qjs::JS_READ_OBJ_BYTECODE as c_int)
+            qjs::JS_ReadObject(
+                self.ptr(),
+                bytecode.0.as_ptr(),
+                bytecode.0.len() as _,
+                qjs::JS_READ_OBJ_BYTECODE as c_int,
+            )
         })
     }
 
@@ -501,7 +526,12 @@ impl<'js> Cx<'js> {
     pub(super) fn enable_modules(self) {
         // SAFETY: both callbacks find what they need through the context.
         unsafe {
-            qjs::JS_SetModuleLoaderFunc(self.runtime(), Some(normalize_module), Some(load_module), std::ptr::null_mut());
+            qjs::JS_SetModuleLoaderFunc(
+                self.runtime(),
+                Some(normalize_module),
+                Some(load_module),
+                std::ptr::null_mut(),
+            );
         }
     }
 
@@ -548,7 +578,12 @@ fn c_string(text: &str) -> CString {
     })
 }
 
-unsafe extern "C" fn normalize_module(context: *mut qjs::JSContext, base: *const c_char, name: *const c_char, _: *mut c_void) -> *mut c_char {
+unsafe extern "C" fn normalize_module(
+    context: *mut qjs::JSContext,
+    base: *const c_char,
+    name: *const c_char,
+    _: *mut c_void,
+) -> *mut c_char {
     // SAFETY: called inside a `Cx`'s life with two C strings; the result is a C string in engine memory.
     unsafe {
         let cx = Cx { context: NonNull::new_unchecked(context), marker: PhantomData };
@@ -563,7 +598,11 @@ unsafe extern "C" fn normalize_module(context: *mut qjs::JSContext, base: *const
     }
 }
 
-unsafe extern "C" fn load_module(context: *mut qjs::JSContext, name: *const c_char, _: *mut c_void) -> *mut qjs::JSModuleDef {
+unsafe extern "C" fn load_module(
+    context: *mut qjs::JSContext,
+    name: *const c_char,
+    _: *mut c_void,
+) -> *mut qjs::JSModuleDef {
     // SAFETY: called inside a `Cx`'s life with a C string. A module value points at its definition, which the context owns too.
     unsafe {
         let cx = Cx { context: NonNull::new_unchecked(context), marker: PhantomData };
@@ -609,7 +648,13 @@ unsafe extern "C" fn export_sdk(context: *mut qjs::JSContext, module: *mut qjs::
     0
 }
 
-unsafe extern "C" fn promise_rejected(context: *mut qjs::JSContext, _: qjs::JSValue, reason: qjs::JSValue, is_handled: bool, _: *mut c_void) {
+unsafe extern "C" fn promise_rejected(
+    context: *mut qjs::JSContext,
+    _: qjs::JSValue,
+    reason: qjs::JSValue,
+    is_handled: bool,
+    _: *mut c_void,
+) {
     // SAFETY: called inside a `Cx`'s life; the engine owns the reason.
     let cx = Cx { context: unsafe { NonNull::new_unchecked(context) }, marker: PhantomData };
     if !is_handled {
@@ -766,13 +811,17 @@ impl<'js> Value<'js> {
     #[inline]
     pub(super) fn define(&self, name: Atom, value: Value<'js>) -> JsResult<()> {
         // SAFETY: object and atom are alive; the call takes the value's reference over.
-        self.cx.check_int(unsafe { qjs::JS_DefinePropertyValue(self.cx.ptr(), self.raw, name.0, value.into_raw(), PLAIN) })?;
+        self.cx.check_int(unsafe {
+            qjs::JS_DefinePropertyValue(self.cx.ptr(), self.raw, name.0, value.into_raw(), PLAIN)
+        })?;
         Ok(())
     }
 
     pub(super) fn define_named(&self, name: &str, value: Value<'js>) -> JsResult<()> {
         // SAFETY: object and name are alive; the call takes the value's reference over.
-        self.cx.check_int(unsafe { qjs::JS_DefinePropertyValueStr(self.cx.ptr(), self.raw, c_string(name).as_ptr(), value.into_raw(), PLAIN) })?;
+        self.cx.check_int(unsafe {
+            qjs::JS_DefinePropertyValueStr(self.cx.ptr(), self.raw, c_string(name).as_ptr(), value.into_raw(), PLAIN)
+        })?;
         Ok(())
     }
 
@@ -780,7 +829,9 @@ impl<'js> Value<'js> {
     pub(super) fn define_value(&self, name: &Value<'js>, value: Value<'js>) -> JsResult<()> {
         let name = name.property_name()?;
         // SAFETY: object and atom are alive; the call takes the value's reference over.
-        self.cx.check_int(unsafe { qjs::JS_DefinePropertyValue(self.cx.ptr(), self.raw, name.atom, value.into_raw(), PLAIN) })?;
+        self.cx.check_int(unsafe {
+            qjs::JS_DefinePropertyValue(self.cx.ptr(), self.raw, name.atom, value.into_raw(), PLAIN)
+        })?;
         Ok(())
     }
 
@@ -937,7 +988,8 @@ impl<'js> Value<'js> {
                 return None;
             }
             let (mut offset, mut length) = (0, 0);
-            let buffer = qjs::JS_GetTypedArrayBuffer(self.cx.ptr(), self.raw, &mut offset, &mut length, std::ptr::null_mut());
+            let buffer =
+                qjs::JS_GetTypedArrayBuffer(self.cx.ptr(), self.raw, &mut offset, &mut length, std::ptr::null_mut());
             let Ok(buffer) = self.cx.check(buffer) else {
                 self.cx.take_exception();
                 return None;

@@ -59,7 +59,8 @@ pub(super) fn build<'js>(cx: Cx<'js>, def: &ModuleDef, schema: &DatabaseSchema) 
     let db = cx.object_with_prototype(&null)?;
     for table_def in &def.tables {
         let name = &table_def.source_name;
-        let mismatch = |what: &str| BuildError::Mismatch(format!("the database has no {what} `{name}` as the module defines it"));
+        let mismatch =
+            |what: &str| BuildError::Mismatch(format!("the database has no {what} `{name}` as the module defines it"));
         let table = schema.table_named(name).ok_or_else(|| mismatch("table"))?;
         let product = def.typespace.get(table_def.product_type_ref).and_then(|ty| ty.as_product());
         let row_type = product.and_then(|product| def.typespace.inline_product(product).ok());
@@ -78,7 +79,11 @@ pub(super) fn build<'js>(cx: Cx<'js>, def: &ModuleDef, schema: &DatabaseSchema) 
             let magic = number(tables.indexes.len())?;
             let existing = handle.get_named(accessor)?;
             // Two indexes may share an accessor, such as a hash and a range index of one column.
-            let index_handle = if existing.is_object() && !existing.is_function() { existing } else { cx.object_with_prototype(&null)? };
+            let index_handle = if existing.is_object() && !existing.is_function() {
+                existing
+            } else {
+                cx.object_with_prototype(&null)?
+            };
             define_index_functions(cx, &index_handle, magic, index.unique)?;
             handle.define_named(accessor, index_handle)?;
             tables.indexes.push(IndexPlan {
@@ -100,7 +105,8 @@ pub(super) fn build<'js>(cx: Cx<'js>, def: &ModuleDef, schema: &DatabaseSchema) 
 }
 
 fn number(position: usize) -> Result<u16, BuildError> {
-    u16::try_from(position).map_err(|_| BuildError::Mismatch(format!("a module has at most {HANDLES_MAX} tables and as many indexes")))
+    u16::try_from(position)
+        .map_err(|_| BuildError::Mismatch(format!("a module has at most {HANDLES_MAX} tables and as many indexes")))
 }
 
 fn define_table_functions<'js>(cx: Cx<'js>, handle: &Value<'js>, magic: u16) -> JsResult<()> {
@@ -206,7 +212,8 @@ fn write_row<'js>(
 ) -> JsResult<()> {
     let mut generated = cx.state().call.generated.take();
     let written = with_tables(cx, |tables| write(tables, &mut generated));
-    let filled = written.and_then(|()| if generated.is_empty() { Ok(()) } else { fill_generated(cx, table, row, &generated) });
+    let filled =
+        written.and_then(|()| if generated.is_empty() { Ok(()) } else { fill_generated(cx, table, row, &generated) });
     cx.state().call.generated.set(generated);
     filled
 }
@@ -230,7 +237,8 @@ fn fill_generated<'js>(cx: Cx<'js>, table: &TablePlan, row: &Value<'js>, generat
 }
 
 fn is_zero(value: &Value<'_>) -> bool {
-    matches!(value.kind(), Kind::Int(0) | Kind::ShortBigInt(0)) || matches!(value.kind(), Kind::Float(float) if float == 0.0)
+    matches!(value.kind(), Kind::Int(0) | Kind::ShortBigInt(0))
+        || matches!(value.kind(), Kind::Float(float) if float == 0.0)
 }
 
 fn table_delete<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
@@ -270,7 +278,11 @@ fn encode_point(index: &IndexPlan, table: &TablePlan, value: &Value<'_>, out: &m
     }
     let count = index.columns.len();
     if !value.is_array() || value.length()? != count as u64 {
-        return Err(errors::throw(cx, ErrorClass::Type, &format!("{} is found by an array of {count} values", index.label)));
+        return Err(errors::throw(
+            cx,
+            ErrorClass::Type,
+            &format!("{} is found by an array of {count} values", index.label),
+        ));
     }
     for (position, column) in index.columns.iter().enumerate() {
         encode_column(index, table, *column, &value.get_index(position as u32)?, out)?;
@@ -278,7 +290,13 @@ fn encode_point(index: &IndexPlan, table: &TablePlan, value: &Value<'_>, out: &m
     Ok(())
 }
 
-fn encode_column(index: &IndexPlan, table: &TablePlan, column: usize, value: &Value<'_>, out: &mut Vec<u8>) -> JsResult<()> {
+fn encode_column(
+    index: &IndexPlan,
+    table: &TablePlan,
+    column: usize,
+    value: &Value<'_>,
+    out: &mut Vec<u8>,
+) -> JsResult<()> {
     let field = &table.row.fields[column];
     encode(&field.plan, value, out).map_err(|error| error.within(&field.name).throw(value.cx(), &index.label))
 }

@@ -124,7 +124,9 @@ fn big_integer<'js>(value: &Value<'js>, name: &str) -> JsResult<Value<'js>> {
         Kind::ShortBigInt(_) | Kind::BigInt => Ok(value.clone()),
         Kind::Int(_) | Kind::Float(_) => cx.borrow(cx.state().boot().big_int).call(&cx.undefined(), &[value]),
         Kind::String if !value.to_text()?.trim().is_empty() => big_from_text(cx, &value.to_text()?),
-        _ => Err(errors::throw(cx, ErrorClass::Type, &format!("{name} is made from a bigint, an integer or its digits"))),
+        _ => {
+            Err(errors::throw(cx, ErrorClass::Type, &format!("{name} is made from a bigint, an integer or its digits")))
+        }
     }
 }
 

@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn failures_name_the_place() {
-        let directory = tree(&[("index.ts", "\nimport { a } from './gone';\nconsole.log(a);\n"), ("empty/readme.md", "")]);
+        let directory =
+            tree(&[("index.ts", "\nimport { a } from './gone';\nconsole.log(a);\n"), ("empty/readme.md", "")]);
         let error = SourceBundle::collect(directory.path()).expect_err("a missing import");
         assert_eq!(error.code(), "TN0508");
         assert!(error.to_string().contains("index.ts:2:19: cannot find \"./gone\""), "{error}");

@@ -50,7 +50,12 @@ mod tests {
 
     #[test]
     fn nearest_mapping_wins() {
-        let pair = |generated_line, generated_column, source_line, source_column| Mapping { generated_line, generated_column, source_line, source_column };
+        let pair = |generated_line, generated_column, source_line, source_column| Mapping {
+            generated_line,
+            generated_column,
+            source_line,
+            source_column,
+        };
         let map = Positions::from_mappings(vec![pair(2, 8, 20, 3), pair(0, 4, 10, 2), pair(2, 0, 20, 0)]);
         for (line, column, expected) in [
             (1, 5, (11, 3)),

@@ -42,7 +42,9 @@ impl ResolveError {
             ResolveError::Bare => format!(
                 "cannot import \"{specifier}\": a module may import \"tine:server\" (or \"spacetimedb/server\") and relative paths such as \"./rules\"; packages are not supported"
             ),
-            ResolveError::OutsideRoot => format!("cannot import \"{specifier}\": it leaves the module's root directory"),
+            ResolveError::OutsideRoot => {
+                format!("cannot import \"{specifier}\": it leaves the module's root directory")
+            }
             ResolveError::NotFound => format!("cannot find \"{specifier}\""),
         }
     }
@@ -67,7 +69,9 @@ pub(crate) fn is_relative(specifier: &str) -> bool {
 
 /// Whether a path is in the form that bundles use. A colon is kept out so that no file can be named like a built-in module.
 pub(crate) fn is_normal(path: &str) -> bool {
-    !path.is_empty() && !path.contains(['\\', '\0', ':']) && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+    !path.is_empty()
+        && !path.contains(['\\', '\0', ':'])
+        && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 /// The files that a normalised path without certain ending may mean, best first.
@@ -115,7 +119,8 @@ mod tests {
 
     #[test]
     fn imports_resolve() {
-        let files = ["index.ts", "rules.ts", "plain.js", "lib/index.ts", "lib/deep/a.ts", "both.ts", "both.js", "dir.ts/x.ts"];
+        let files =
+            ["index.ts", "rules.ts", "plain.js", "lib/index.ts", "lib/deep/a.ts", "both.ts", "both.js", "dir.ts/x.ts"];
         let exists = |path: &str| files.contains(&path);
         let file = |path: &str| Ok(Target::File(path.to_owned()));
         for (importer, specifier, expected) in [
@@ -148,7 +153,17 @@ mod tests {
 
     #[test]
     fn only_plain_relative_paths_are_normal() {
-        for (path, expected) in [("a.ts", true), ("a/b.ts", true), ("", false), ("/a", false), ("a//b", false), ("./a", false), ("a/../b", false), ("a\\b", false), ("tine:server", false)] {
+        for (path, expected) in [
+            ("a.ts", true),
+            ("a/b.ts", true),
+            ("", false),
+            ("/a", false),
+            ("a//b", false),
+            ("./a", false),
+            ("a/../b", false),
+            ("a\\b", false),
+            ("tine:server", false),
+        ] {
             assert_eq!(is_normal(path), expected, "{path:?}");
         }
     }

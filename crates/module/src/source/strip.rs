@@ -58,7 +58,12 @@ pub(crate) fn strip(path: &str, source: &str) -> Result<Stripped, Diagnostic> {
         return Err(diagnostic(path, source, error));
     }
     if let Some(dynamic) = parsed.module_record.dynamic_imports.first() {
-        return Err(Diagnostic::at_offset("import() is not supported, use an import statement", path, source, dynamic.span.start as usize));
+        return Err(Diagnostic::at_offset(
+            "import() is not supported, use an import statement",
+            path,
+            source,
+            dynamic.span.start as usize,
+        ));
     }
     let mut program = parsed.program;
     let semantic = SemanticBuilder::new().with_check_syntax_error(true).with_enum_eval(true).build(&program);
@@ -174,7 +179,8 @@ mod tests {
 
     #[test]
     fn positions_lead_back_to_the_source() {
-        let source = "interface A {\n  x: number;\n}\n\nexport function f(a: A): number {\n  // why\n  return boom(a.x);\n}\n";
+        let source =
+            "interface A {\n  x: number;\n}\n\nexport function f(a: A): number {\n  // why\n  return boom(a.x);\n}\n";
         let stripped = strip("index.ts", source).expect("valid");
         let (index, line) =
             stripped.code.lines().enumerate().find(|(_, line)| line.contains("boom")).expect("the call is printed");

@@ -50,7 +50,8 @@ export const group = db.exportGroup({ zebra: db.reducer(ctx => {}) });
     assert_eq!(names(tables, "source_name"), ["thing", "timer", "other", "happened"]);
     let thing = &tables[0];
     assert_eq!(thing["primary_key"].to_string(), "[0]");
-    let indexes: Vec<String> = thing["indexes"].as_array().expect("list").iter().map(|index| index["source_name"].to_string()).collect();
+    let indexes: Vec<String> =
+        thing["indexes"].as_array().expect("list").iter().map(|index| index["source_name"].to_string()).collect();
     assert_eq!(
         indexes,
         [
@@ -70,7 +71,8 @@ export const group = db.exportGroup({ zebra: db.reducer(ctx => {}) });
     assert_eq!(names(schedules, "function_name"), ["tick", "whenDue"]);
     assert_eq!(schedules[0]["schedule_at_col"], 1);
     assert_eq!(section(&def, "LifeCycleReducers").as_array().expect("list").len(), 3);
-    let types: Vec<String> = section(&def, "Types").as_array().expect("list").iter().map(|ty| ty["source_name"].to_string()).collect();
+    let types: Vec<String> =
+        section(&def, "Types").as_array().expect("list").iter().map(|ty| ty["source_name"].to_string()).collect();
     assert!(types.iter().any(|name| name.contains("geo") && name.contains("Point")), "{types:?}");
     let explicit = section(&def, "ExplicitNames").to_string();
     for name in ["timers", "relocate", "both"] {
@@ -85,7 +87,10 @@ fn functions_of_several_files_are_exported() {
         "import db from './db.js';\nexport default db;\nexport * from './more';\nexport { two } from './deep';\n",
     );
     for (path, text) in [
-        ("src/db.ts", "import { schema, table, t } from 'spacetimedb/server';\nexport const row = { id: t.u8() };\nexport default schema({ a: table({}, row) });\n"),
+        (
+            "src/db.ts",
+            "import { schema, table, t } from 'spacetimedb/server';\nexport const row = { id: t.u8() };\nexport default schema({ a: table({}, row) });\n",
+        ),
         ("src/more.ts", "import db from './db';\nexport const one = db.reducer(() => {});\n"),
         ("src/deep/index.js", "import db from '../db';\nexport const two = db.reducer(() => {}), three = 3;\n"),
     ] {
@@ -113,7 +118,8 @@ fn the_type_declarations_name_every_export() {
     );
     compile_source(&source).unwrap_or_else(|error| panic!("{error}"));
     for name in list.split_whitespace() {
-        let declared = [format!("export const {name}:"), format!("export class {name}"), format!("export function {name}")];
+        let declared =
+            [format!("export const {name}:"), format!("export class {name}"), format!("export function {name}")];
         let found = declared.iter().any(|text| tine_module::SERVER_TYPES.contains(text.as_str()));
         assert!(found, "server.d.ts does not declare {name}");
     }
@@ -128,19 +134,63 @@ fn mistakes_in_a_definition_are_placed() {
         ("export default schema({ a: 1 });", Some(2), "\"a\" must be a table"),
         ("export default schema({ a: table({}, { x: 7 }) });", Some(2), "column \"x\" must be a type"),
         ("\nexport default schema({ a: table({ pubic: true }, {}) });", Some(3), "no option \"pubic\""),
-        ("const a = table({ indexes: [{ accessor: 'i', algorithm: 'btree', columns: ['y'] }] }, { x: t.u8() });\nexport default schema({ a });", Some(2), "names the column \"y\""),
-        ("const a = table({ indexes: [{ algorithm: 'btree', columns: ['x'] }] }, { x: t.u8() });\nexport default schema({ a });", Some(2), "needs an \"accessor\""),
-        ("export default schema({ a: table({}, { x: t.string().autoInc() }) });", Some(2), "autoInc() needs an integer column"),
-        ("export default schema({ a: table({}, { x: t.u8().default(1).unique() }) });", Some(2), "cannot have a default()"),
-        ("export default schema({ a: table({}, { x: t.u8().default(300) }) });", None, "the default of column `x` of table `a`: expected an integer from 0 to 255, got 300"),
+        (
+            "const a = table({ indexes: [{ accessor: 'i', algorithm: 'btree', columns: ['y'] }] }, { x: t.u8() });\nexport default schema({ a });",
+            Some(2),
+            "names the column \"y\"",
+        ),
+        (
+            "const a = table({ indexes: [{ algorithm: 'btree', columns: ['x'] }] }, { x: t.u8() });\nexport default schema({ a });",
+            Some(2),
+            "needs an \"accessor\"",
+        ),
+        (
+            "export default schema({ a: table({}, { x: t.string().autoInc() }) });",
+            Some(2),
+            "autoInc() needs an integer column",
+        ),
+        (
+            "export default schema({ a: table({}, { x: t.u8().default(1).unique() }) });",
+            Some(2),
+            "cannot have a default()",
+        ),
+        (
+            "export default schema({ a: table({}, { x: t.u8().default(300) }) });",
+            None,
+            "the default of column `x` of table `a`: expected an integer from 0 to 255, got 300",
+        ),
         ("export default schema({ a: table({}, { x: t.array(t.u8().unique()) }) });", Some(2), "cannot be nested"),
         ("export default schema({ a: table({}, { x: t.object({ y: t.u8() }) }) });", None, "needs a name"),
-        ("const db = schema({});\nexport default db;\nexport const r = db.reducer(7);", Some(4), "expected a function, got 7"),
-        ("const db = schema({});\nexport default db;\nexport const r = db.reducer({ x: 1 }, () => {});", Some(4), "parameter \"x\" must be a type"),
-        ("const db = schema({});\nexport default db;\nexport const v = db.view({ public: true }, t.unit(), () => {});", Some(4), "view() is not supported yet"),
-        ("const db = schema({});\nexport default db;\nexport const a = db.exportGroup({ b: db.reducer(() => {}) });\nexport const b = db.reducer(() => {});", None, "two functions with the name \"b\""),
-        ("const other = schema({});\nexport default schema({});\nexport const b = other.reducer(() => {});", None, "belongs to another schema"),
-        ("const s = table({ scheduled: () => run }, { id: t.u64().primaryKey(), at: t.scheduleAt() });\nconst db = schema({ s });\nexport default db;\nconst run = db.reducer({ a: s.rowType }, () => {});", None, "its function is not exported"),
+        (
+            "const db = schema({});\nexport default db;\nexport const r = db.reducer(7);",
+            Some(4),
+            "expected a function, got 7",
+        ),
+        (
+            "const db = schema({});\nexport default db;\nexport const r = db.reducer({ x: 1 }, () => {});",
+            Some(4),
+            "parameter \"x\" must be a type",
+        ),
+        (
+            "const db = schema({});\nexport default db;\nexport const v = db.view({ public: true }, t.unit(), () => {});",
+            Some(4),
+            "view() is not supported yet",
+        ),
+        (
+            "const db = schema({});\nexport default db;\nexport const a = db.exportGroup({ b: db.reducer(() => {}) });\nexport const b = db.reducer(() => {});",
+            None,
+            "two functions with the name \"b\"",
+        ),
+        (
+            "const other = schema({});\nexport default schema({});\nexport const b = other.reducer(() => {});",
+            None,
+            "belongs to another schema",
+        ),
+        (
+            "const s = table({ scheduled: () => run }, { id: t.u64().primaryKey(), at: t.scheduleAt() });\nconst db = schema({ s });\nexport default db;\nconst run = db.reducer({ a: s.rowType }, () => {});",
+            None,
+            "its function is not exported",
+        ),
     ] {
         let error = compile_source(&format!("{start}{code}\n")).expect_err(code);
         assert!(error.to_string().contains(words), "{code}\n{error}");

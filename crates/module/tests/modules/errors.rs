@@ -47,14 +47,26 @@ export const bad = db.reducer((ctx) => {
     );
     let error = thrown(fixture.fail("bad"));
     let location = error.location.expect("placed");
-    assert_eq!((location.line, error.message.as_str()), (24, "TypeError: table `person`, `name`: expected a string, got 5"));
+    assert_eq!(
+        (location.line, error.message.as_str()),
+        (24, "TypeError: table `person`, `name`: expected a string, got 5")
+    );
     assert!(error.excerpt.expect("shown").contains("ctx.db.person.insert"));
 }
 
 #[test]
 fn errors_point_into_the_right_file() {
-    let mut bundle = SourceBundle::single("index.ts", format!("{}import {{ boom }} from './lib/boom';\nexport const go = db.reducer(() => boom());\n", crate::harness::PERSON));
-    bundle.files.insert("lib/boom.js".to_owned(), "// Plain JavaScript.\nexport function boom() {\n  throw new RangeError(\"too far\");\n}\n".to_owned());
+    let mut bundle = SourceBundle::single(
+        "index.ts",
+        format!(
+            "{}import {{ boom }} from './lib/boom';\nexport const go = db.reducer(() => boom());\n",
+            crate::harness::PERSON
+        ),
+    );
+    bundle.files.insert(
+        "lib/boom.js".to_owned(),
+        "// Plain JavaScript.\nexport function boom() {\n  throw new RangeError(\"too far\");\n}\n".to_owned(),
+    );
     let mut fixture = Fixture::of(compile(&bundle, &limits()).expect("compiles"));
     let error = thrown(fixture.fail("go"));
     assert_eq!(error.message, "RangeError: too far");
@@ -66,14 +78,17 @@ fn errors_point_into_the_right_file() {
 fn syntax_and_load_errors_are_placed() {
     let error = compile_source("import { t } from 'tine:server';\nconst x: = 1;\n").expect_err("no type");
     assert_eq!((error.code(), error.location().map(|at| (at.line, at.column))), ("TN0510", Some((2, 10))), "{error}");
-    let error = compile_source("type A = number;\n\nconst table: A[] = [];\nfunction f() { return (null as any).x; }\nf();\n").expect_err("throws");
+    let error =
+        compile_source("type A = number;\n\nconst table: A[] = [];\nfunction f() { return (null as any).x; }\nf();\n")
+            .expect_err("throws");
     assert_eq!((error.code(), error.location().map(|at| at.line)), ("TN0520", Some(4)), "{error}");
     let error = compile_source("export default 5;\nthrow 'text';\n").expect_err("throws");
     assert_eq!(error.to_string(), "uncaught: text");
     let error = compile_source("import { x } from './gone';\nx();\n").expect_err("no file");
     assert_eq!(error.location().map(|at| (at.line, at.column)), Some((1, 19)), "{error}");
     // Decorators parse but are not in the engine.
-    let error = compile_source("const d: any = (x: any) => x;\n\n@d class A {}\nnew A();\n").expect_err("no decorators");
+    let error =
+        compile_source("const d: any = (x: any) => x;\n\n@d class A {}\nnew A();\n").expect_err("no decorators");
     assert_eq!(error.location().map(|at| at.line), Some(3), "{error}");
 }
 
@@ -110,12 +125,18 @@ fn anything_can_be_thrown() {
         ("Object.freeze(new Error('cold'))", "Error: cold"),
         ("Object.defineProperty(new Error('x'), 'message', { get() { throw new Error('nested'); } })", "Error"),
         ("Object.defineProperty(new Error('x'), 'stack', { get() { throw 1; } })", "Error: x"),
-        ("new Proxy({}, { get() { throw new Error('trap'); }, getPrototypeOf() { throw new Error('trap'); } })", "uncaught: a value that cannot be shown"),
+        (
+            "new Proxy({}, { get() { throw new Error('trap'); }, getPrototypeOf() { throw new Error('trap'); } })",
+            "uncaught: a value that cannot be shown",
+        ),
         ("Object.assign(new Error('m'), { name: '' })", "m"),
         ("new Proxy(new Error('behind'), {})", "uncaught: Error: behind"),
     ];
-    let code: Vec<String> =
-        cases.iter().enumerate().map(|(index, (value, _))| format!("export const r{index} = db.reducer(() => {{ throw ({value}); }});")).collect();
+    let code: Vec<String> = cases
+        .iter()
+        .enumerate()
+        .map(|(index, (value, _))| format!("export const r{index} = db.reducer(() => {{ throw ({value}); }});"))
+        .collect();
     let mut fixture = person(&code.join("\n"));
     for (index, (value, expected)) in cases.iter().enumerate() {
         let error = thrown(fixture.fail(&format!("r{index}")));
@@ -148,7 +169,10 @@ export const poisoned = db.reducer(ctx => {
     assert_eq!(fixture.rows("person"), [r#"{"age":1,"id":1,"name":"job"}"#]);
     fixture.run("lost", vec![]);
     let logged = fixture.logged();
-    assert!(logged[0].starts_with("unhandled promise rejection: index.ts:13:") && logged[0].contains("Error: nobody looks"), "{logged:?}");
+    assert!(
+        logged[0].starts_with("unhandled promise rejection: index.ts:13:") && logged[0].contains("Error: nobody looks"),
+        "{logged:?}"
+    );
     assert!(!fixture.instance.needs_replacement());
     fixture.fail("poisoned");
     assert!(fixture.instance.needs_replacement(), "its jobs would run in the next call");
@@ -178,7 +202,10 @@ export const go = db.reducer(() => {
         [
             (LogLevel::Error, "bad"),
             (LogLevel::Warn, "careful { a: [1, \"x\", null], b: undefined }"),
-            (LogLevel::Debug, "1n true Symbol(s) Map(1) {1 => { two: 2 }} Set(1) {\"x\"} [Function: anonymous] [[[[[Array]]]]]"),
+            (
+                LogLevel::Debug,
+                "1n true Symbol(s) Map(1) {1 => { two: 2 }} Set(1) {\"x\"} [Function: anonymous] [[[[[Array]]]]]"
+            ),
             (LogLevel::Error, "Assertion failed: not fine"),
             (LogLevel::Info, "[1]"),
             (LogLevel::Info, "default: 1"),

@@ -167,12 +167,8 @@ impl Fixture {
     pub fn procedure(&mut self, name: &str, args: Vec<AlgebraicValue>) -> Result<String, CallError> {
         let def = Arc::clone(self.module.def());
         let index = def.procedures.iter().position(|procedure| *procedure.source_name == *name).expect("exists");
-        let bytes = self.instance.call_procedure(
-            ProcedureIndex(index as u32),
-            &self.context,
-            &encode(args),
-            &mut self.host,
-        )?;
+        let bytes =
+            self.instance.call_procedure(ProcedureIndex(index as u32), &self.context, &encode(args), &mut self.host)?;
         let ty = def.typespace.inline(&def.procedures[index].return_type).expect("inlines");
         Ok(show(&ty, &bytes))
     }

@@ -30,7 +30,11 @@ fn nothing_outlives_its_deadline() {
         "[3, 2, 1].sort(() => { for (;;); });",
         "for (;;) console.log('x');",
     ];
-    let code: Vec<String> = bodies.iter().enumerate().map(|(index, body)| format!("export const r{index} = db.reducer(ctx => {{ {body} }});")).collect();
+    let code: Vec<String> = bodies
+        .iter()
+        .enumerate()
+        .map(|(index, body)| format!("export const r{index} = db.reducer(ctx => {{ {body} }});"))
+        .collect();
     let first = person(&code.join("\n"));
     let module = first.module.clone();
     for (index, body) in bodies.iter().enumerate() {
@@ -47,7 +51,8 @@ fn nothing_outlives_its_deadline() {
 #[test]
 fn a_deadline_names_the_loop() {
     // The engine knows the function it interrupts, not the line it is at.
-    let mut fixture = short(person("\n\nfunction spin(): never { for (;;); }\nexport const go = db.reducer(() => spin());\n"));
+    let mut fixture =
+        short(person("\n\nfunction spin(): never { for (;;); }\nexport const go = db.reducer(() => spin());\n"));
     let CallError::Deadline { location: Some(location) } = fixture.fail("go") else { panic!("no location") };
     assert_eq!((location.file.as_str(), location.line), ("index.ts", 9));
 }
@@ -64,9 +69,14 @@ fn memory_is_capped() {
         "[].concat(...new Array(5e4).fill(new Array(1e4).fill(1)));",
         "'x'.repeat(2 ** 28);",
     ];
-    let code: Vec<String> = bodies.iter().enumerate().map(|(index, body)| format!("export const r{index} = db.reducer(ctx => {{ {body} }});")).collect();
+    let code: Vec<String> = bodies
+        .iter()
+        .enumerate()
+        .map(|(index, body)| format!("export const r{index} = db.reducer(ctx => {{ {body} }});"))
+        .collect();
     let source = format!("import {{ Identity }} from 'tine:server';\n{PERSON}{}", code.join("\n"));
-    let module = compile(&SourceBundle::single("index.ts", source), &limits()).unwrap_or_else(|error| panic!("{error}"));
+    let module =
+        compile(&SourceBundle::single("index.ts", source), &limits()).unwrap_or_else(|error| panic!("{error}"));
     for (index, body) in bodies.iter().enumerate() {
         let mut fixture = Fixture::of(module.clone());
         let error = fixture.fail(&format!("r{index}"));
@@ -112,7 +122,9 @@ fn loading_is_bounded_too() {
         let error = compile(code);
         assert_eq!(error.code(), expected, "{code}: {error}");
     }
-    assert!(matches!(compile("\n\nfor (;;);"), CompileError::Load(LoadError::Deadline { location: Some(at) }) if at.file == "index.js"));
+    assert!(
+        matches!(compile("\n\nfor (;;);"), CompileError::Load(LoadError::Deadline { location: Some(at) }) if at.file == "index.js")
+    );
 }
 
 #[test]
@@ -149,11 +161,15 @@ export const deep = db.reducer(() => { const f = n => (n === 0 ? 0 : f(n - 1) + 
     for _ in 0..20 {
         fixture = std::thread::scope(|scope| {
             let runner = std::thread::Builder::new().stack_size(1 << 20);
-            runner.spawn_scoped(scope, move || {
-                fixture.run("go", vec![]);
-                fixture.run("deep", vec![]);
-                fixture
-            }).expect("spawns").join().expect("ends")
+            runner
+                .spawn_scoped(scope, move || {
+                    fixture.run("go", vec![]);
+                    fixture.run("deep", vec![]);
+                    fixture
+                })
+                .expect("spawns")
+                .join()
+                .expect("ends")
         });
     }
     assert_eq!(fixture.rows("person").len(), 20);

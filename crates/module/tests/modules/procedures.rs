@@ -59,7 +59,10 @@ fn a_procedure_runs_transactions_and_returns_a_value() {
 fn a_transaction_that_throws_is_undone() {
     let mut fixture = fixture();
     let error = fixture.procedure("failing", vec![]).expect_err("300 is no u8");
-    assert!(error.to_string().contains("the result of `failing`: expected an integer from 0 to 255, got 300"), "{error}");
+    assert!(
+        error.to_string().contains("the result of `failing`: expected an integer from 0 to 255, got 300"),
+        "{error}"
+    );
     assert_eq!(fixture.logged(), ["undo"]);
     assert_eq!(fixture.rows("person"), [r#"{"age":1,"id":1,"name":"kept"}"#], "what was committed stays");
 }
@@ -67,7 +70,10 @@ fn a_transaction_that_throws_is_undone() {
 #[test]
 fn misuse_is_refused() {
     let mut fixture = fixture();
-    assert_eq!(fixture.procedure("nested", vec![]).expect("runs"), "\"WouldBlockTransaction: a transaction is open already\"");
+    assert_eq!(
+        fixture.procedure("nested", vec![]).expect("runs"),
+        "\"WouldBlockTransaction: a transaction is open already\""
+    );
     let outside = fixture.procedure("outside", vec![]).expect("runs");
     assert_eq!(outside, "\"NotInTransaction: tables can be used inside a reducer or withTx() only\"");
     assert!(matches!(fixture.procedure("promised", vec![]), Err(CallError::ReturnedPromise { .. })));

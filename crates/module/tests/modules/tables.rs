@@ -150,17 +150,7 @@ export const go = db.reducer(ctx => {
     fixture.run("go", vec![]);
     assert_eq!(
         fixture.logged(),
-        [
-            "0a1,0a2,0b1,0b2",
-            "0a1,0a2,0b1,0b2",
-            "0b1,0b2",
-            "0b2",
-            "1a1,1a2,1b1,1b2",
-            "0b1,0b2",
-            "0a1",
-            "2 10n",
-            "10 0n"
-        ]
+        ["0a1,0a2,0b1,0b2", "0a1,0a2,0b1,0b2", "0b1,0b2", "0b2", "1a1,1a2,1b1,1b2", "0b1,0b2", "0a1", "2 10n", "10 0n"]
     );
 }
 
@@ -184,7 +174,11 @@ export const go = db.reducer(ctx => {
     );
     fixture.run("go", vec![]);
     let logged = fixture.logged();
-    assert!(logged[0].starts_with("UniqueAlreadyExists: table `person` already has a row with id = 7"), "{}", logged[0]);
+    assert!(
+        logged[0].starts_with("UniqueAlreadyExists: table `person` already has a row with id = 7"),
+        "{}",
+        logged[0]
+    );
     assert!(logged[1].starts_with("NoSuchRow: "), "{}", logged[1]);
     assert_eq!(logged[2..], ["true false true", "1n"]);
 }

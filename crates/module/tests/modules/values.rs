@@ -1,7 +1,7 @@
 //! Every type there and back, and the classes of values.
 
 use tine_module::CallError;
-use tine_types::{AlgebraicType, AlgebraicValue, ConnectionId, Identity, I256, TimeDuration, Timestamp, U256, Uuid};
+use tine_types::{AlgebraicType, AlgebraicValue, ConnectionId, I256, Identity, TimeDuration, Timestamp, U256, Uuid};
 
 use crate::harness::{Fixture, encode, person};
 
@@ -72,11 +72,18 @@ fn row(extreme: bool) -> AlgebraicValue {
         Timestamp::from_micros(if extreme { i64::MAX } else { -1 }).to_value(),
         TimeDuration::from_micros(if extreme { i64::MIN } else { 1_500_000 }).to_value(),
         Uuid::new(if extreme { u128::MAX } else { 77 }).to_value(),
-        if extreme { sum(0, TimeDuration::from_micros(5).to_value()) } else { sum(1, Timestamp::from_micros(6).to_value()) },
+        if extreme {
+            sum(0, TimeDuration::from_micros(5).to_value())
+        } else {
+            sum(1, Timestamp::from_micros(6).to_value())
+        },
         option(extreme.then(|| text("some"))),
         AlgebraicValue::Array(vec![option(None), option(Some(AlgebraicValue::U64(9)))]),
         if extreme { sum(2, AlgebraicValue::Product(vec![text("n")])) } else { sum(0, unit()) },
-        AlgebraicValue::Product(vec![text("leaf"), AlgebraicValue::Array(vec![AlgebraicValue::I16(-1), AlgebraicValue::I16(1)])]),
+        AlgebraicValue::Product(vec![
+            text("leaf"),
+            AlgebraicValue::Array(vec![AlgebraicValue::I16(-1), AlgebraicValue::I16(1)]),
+        ]),
         if extreme { sum(1, text("bad")) } else { sum(0, AlgebraicValue::U8(3)) },
         unit(),
         AlgebraicValue::Bytes(vec![1, 2, 3].into()),
@@ -98,7 +105,8 @@ fn every_type_survives_javascript() {
     // What was stored is what was sent: compare with the arguments themselves, as bytes.
     let table = fixture.schema.table_named("all").expect("exists").clone();
     let ty = AlgebraicType::Product(table.row_type.clone());
-    let mut sent: Vec<String> = [false, true].map(|extreme| tine_types::json::value_to_json(&ty, &row(extreme)).to_string()).to_vec();
+    let mut sent: Vec<String> =
+        [false, true].map(|extreme| tine_types::json::value_to_json(&ty, &row(extreme)).to_string()).to_vec();
     let mut stored = stored;
     sent.sort();
     stored.sort();
