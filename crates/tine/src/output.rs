@@ -10,8 +10,8 @@ use serde_json::Value;
 use crate::failure::Failure;
 
 /// Columns of a table are cut at this many characters, so that one long value does not push the
-/// others off the screen; `--json` never cuts.
-const CELL_CHARACTERS_MAX: usize = 60;
+/// others off the screen; an identity (64 digits) fits, and `--json` never cuts.
+const CELL_CHARACTERS_MAX: usize = 64;
 
 /// Where results go.
 pub struct Output {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -186,7 +187,11 @@ fn a_module_is_published_called_and_read() {
 fn descriptions_and_lists() {
     let world = World::with_people();
     let all = world.ok(&["describe", "people"]);
-    for part in ["person", "id*: u32", "age: option<u8>", "private", "reducer", "id: u32, name: string"] {
+    for part in [
+        "person (public): id*: u32, name: string, age: option<u8>",
+        "(private)",
+        "rename(id: u32, name: string)  [reducer]",
+    ] {
         assert!(all.contains(part), "`{part}` is not in\n{all}");
     }
     assert!(world.json(&["describe", "people"])["sections"].is_array());
@@ -366,6 +371,42 @@ fn a_server_ends_in_order_and_keeps_everything() {
         let rows = world.json(&["sql", "people", "SELECT name FROM person"]);
         assert_eq!(rows["rows"], json!([["Ada"]]), "{name}");
     }
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut world = World::with_people();
+    // A request whose body never comes holds up the orderly end.
+    let mut request = TcpStream::connect(&world.url[7..]).expect("connected");
+    let head =
+        "POST /v1/database/people/sql HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 100\r\n\r\nSELECT";
+    request.write_all(head.as_bytes()).expect("written");
+    world.ok(&["list"]);
+    signal(&world.server, "-TERM");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(world.server.try_wait().expect("it is ours").is_none(), "it waits for the request");
+    let start = Instant::now();
+    signal(&world.server, "-TERM");
+    assert_eq!(wait(&mut world.server), 130);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[test]
+fn logs_are_followed_until_the_server_ends() {
+    let mut world = World::with_people();
+    let mut child = command(world.folder.path(), &["logs", "people", "--follow", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().expect("a line").expect("text")).expect("JSON") };
+    for (id, name) in [("1", "Ada"), ("2", "Eve")] {
+        world.ok(&["call", "people", "add", id, name]);
+        assert_eq!(next()["message"], json!(format!("hello {name}")));
+    }
+    signal(&world.server, "-TERM");
+    assert_eq!(wait(&mut world.server), 0);
+    wait(&mut child);
 }
 
 #[test]

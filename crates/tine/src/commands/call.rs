@@ -3,10 +3,13 @@
 use std::{io::Read, time::Instant};
 
 use serde_json::{Value, json};
+use tine_client::ClientError;
 
 use super::Context;
 use crate::{args::CallArgs, failure::Failure, output::duration_text};
 
+/// Code of a call that the module refused by throwing a `SenderError`.
+const SENDER_ERROR: &str = "TN0623";
 /// Bound on arguments read from standard input, in bytes: the server takes no more.
 const INPUT_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
@@ -17,7 +20,8 @@ const INPUT_BYTES_MAX: u64 = 2 * 1024 * 1024;
 pub fn run(context: &Context, args: &CallArgs) -> Result<(), Failure> {
     let arguments = arguments(args)?;
     let start = Instant::now();
-    let called = context.http.call(&args.database, &args.function, &arguments)?;
+    let called = context.http.call(&args.database, &args.function, &arguments);
+    let called = called.map_err(|error| explain(error, &args.database))?;
     let took_us = start.elapsed().as_micros() as u64;
     if context.output.is_json() {
         return context.output.json(&json!({
@@ -28,6 +32,19 @@ pub fn run(context: &Context, args: &CallArgs) -> Result<(), Failure> {
         return context.output.line(&format!("{value:#}"));
     }
     context.output.line(&format!("{}: done in {}", args.function, duration_text(took_us)))
+}
+
+/// Advice that fits calls.
+fn explain(error: ClientError, database: &str) -> Failure {
+    let next = match error.status() {
+        Some(404) => format!("`tine describe {database}` shows its functions, `tine list` the databases"),
+        Some(400) => format!("`tine describe {database} FUNCTION` shows its parameters"),
+        // The module said no in its own words; its log has nothing to add.
+        Some(530) if error.shown_code() == SENDER_ERROR => return Failure::Client { source: error, next: None },
+        Some(530) => format!("`tine logs {database}` shows what the module logged"),
+        _ => return error.into(),
+    };
+    Failure::Client { source: error, next: Some(next) }
 }
 
 /// The argument list: an array, or an object by parameter name.

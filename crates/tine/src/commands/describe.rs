@@ -24,19 +24,19 @@ pub fn run(context: &Context, args: &DescribeArgs) -> Result<(), Failure> {
     }
 }
 
+/// One line per table and function. Not a table: column lists are long, and cut ones say little.
 fn overview(context: &Context, schema: &Schema) -> Result<(), Failure> {
-    let mut tables = Table::new(["table", "access", "columns"]);
-    for table in &schema.tables {
-        tables.row([table.name.clone(), access(table), columns_text(&table.columns, &table.primary_key)]);
-    }
-    let mut functions = Table::new(["function", "kind", "parameters", "returns"]);
-    for (function, kind) in functions_with_kind(schema) {
-        let returns = function.returns.as_ref().map(describe_type).unwrap_or_default();
-        functions.row([function.name.clone(), kind, columns_text(&function.parameters, &[]), returns]);
-    }
-    context.output.table(&tables)?;
-    context.output.line("")?;
-    context.output.table(&functions)
+    let tables = schema.tables.iter().map(|table| {
+        format!("  {} ({}): {}", table.name, access(table), columns_text(&table.columns, &table.primary_key))
+    });
+    let functions = functions_with_kind(schema).map(|(function, kind)| format!("  {}  [{kind}]", signature(function)));
+    let lines = ["tables (* is the primary key)".to_owned()].into_iter().chain(tables);
+    context.output.lines(lines.chain(["functions".to_owned()]).chain(functions))
+}
+
+fn signature(function: &Function) -> String {
+    let returns = function.returns.as_ref().map(|ty| format!(" -> {}", describe_type(ty))).unwrap_or_default();
+    format!("{}({}){returns}", function.name, columns_text(&function.parameters, &[]))
 }
 
 fn one(context: &Context, schema: &Schema, database: &str, name: &str) -> Result<(), Failure> {
@@ -57,8 +57,7 @@ fn one(context: &Context, schema: &Schema, database: &str, name: &str) -> Result
             "name": function.name, "kind": kind, "callable": function.callable, "parameters": columns_json(&function.parameters), "returns": returns,
         }));
     }
-    let arrow = returns.map(|returns| format!(" -> {returns}")).unwrap_or_default();
-    context.output.line(&format!("{kind} {}({}){arrow}", function.name, columns_text(&function.parameters, &[])))
+    context.output.line(&format!("{kind} {}", signature(function)))
 }
 
 fn one_table(context: &Context, table: &TableSchema) -> Result<(), Failure> {
