@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     args::{GlobalArgs, ServeArgs},
     failure::Failure,
-    output::Output,
+    output::{Output, duration_text},
     settings::{Settings, create_private_directory},
 };
 
@@ -109,19 +109,22 @@ impl Signals {
     }
 }
 
-/// Shows how far the recovery of a log is, on standard error.
+/// Shows how far the recovery of a log is, on standard error, when it takes long enough to wonder.
 fn show_recovery() -> impl FnMut(RecoveryProgress) + Send + 'static {
-    let mut shown: Option<Instant> = None;
+    let mut shown = Instant::now();
     move |progress: RecoveryProgress| {
-        let is_due = shown.is_none_or(|last| last.elapsed() >= PROGRESS_INTERVAL);
-        if is_due && progress.bytes_total > 0 {
-            shown = Some(Instant::now());
-            let percent = progress.bytes_done.saturating_mul(100) / progress.bytes_total;
-            let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-            let (done, total) = (mebibytes(progress.bytes_done), mebibytes(progress.bytes_total));
-            eprintln!("recovering: {percent}% ({done:.1} of {total:.1} MiB of log)");
+        if shown.elapsed() >= PROGRESS_INTERVAL {
+            shown = Instant::now();
+            eprintln!("{}", recovery_text(&progress));
         }
     }
+}
+
+fn recovery_text(progress: &RecoveryProgress) -> String {
+    let percent = progress.bytes_done.saturating_mul(100) / progress.bytes_total.max(1);
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let (done, total) = (mebibytes(progress.bytes_done), mebibytes(progress.bytes_total));
+    format!("recovering: {percent}% ({done:.1} of {total:.1} MiB read)")
 }
 
 /// The address as a client on this machine reaches it: a server on all interfaces is on loopback too.
@@ -163,7 +166,16 @@ fn raise_file_limit() {
 
 #[cfg(test)]
 mod tests {
-    use super::{reachable, resolve_listen};
+    use tine_host::RecoveryProgress;
+
+    use super::{reachable, recovery_text, resolve_listen};
+
+    #[test]
+    fn recovery_is_told_in_parts_of_the_whole() {
+        let text = |bytes_done, bytes_total| recovery_text(&RecoveryProgress { bytes_done, bytes_total });
+        assert_eq!(text(3 << 20, 12 << 20), "recovering: 25% (3.0 of 12.0 MiB read)");
+        assert_eq!(text(0, 0), "recovering: 0% (0.0 of 0.0 MiB read)");
+    }
 
     #[test]
     fn listen_addresses() {
