@@ -174,3 +174,27 @@ fn reading_a_live_log() {
         }
     });
 }
+
+/// After a failed sync the frame can be read back although it never reached the disk. What a reopened store
+/// shows must be on disk before anything is built on it.
+#[test]
+fn what_is_recovered_after_a_failed_sync_is_made_durable() {
+    for seed in 0..20 {
+        let env = CrashEnv::default();
+        let store = open(&env);
+        let mut writer = store.writer(ForkId::MAIN).expect("writer");
+        store.wait_durable(commit_next(&mut writer, 1).durable, WAIT).expect("durable");
+        env.fail_syncs(true);
+        let lost = commit_next(&mut writer, 2).durable;
+        store.wait_durable(lost, WAIT).expect_err("the disk refuses");
+        drop((writer, store));
+        env.fail_syncs(false);
+        let store = open(&env);
+        assert_eq!(store.fork_info(ForkId::MAIN).expect("main").head, Lsn::new(2), "still readable");
+        let mut writer = store.writer(ForkId::MAIN).expect("writer");
+        let next = commit_next(&mut writer, 3);
+        store.wait_durable(next.durable, WAIT).expect("durable");
+        let recovered = open(&env.crash(seed));
+        check_fork(&recovered, ForkId::MAIN, Lsn::new(3), Lsn::new(3));
+    }
+}

@@ -3,7 +3,8 @@
 //! It keeps what was written apart from what was synced. [`CrashEnv::crash`] makes the machine that comes up
 //! again after the power failed at that instant: of each sector written since the last sync of its file either
 //! the old or the new content is there, and of each file created, renamed or removed since the last sync of
-//! its directory either the old or the new entry.
+//! its directory either the old or the new entry. A sync that fails forgets what it should have written, as
+//! kernels do: it can still be read, and no later sync writes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -26,6 +27,7 @@ struct Disk {
     directories: BTreeSet<PathBuf>,
     names: BTreeMap<PathBuf, FileRef>,
     durable_names: BTreeMap<PathBuf, FileRef>,
+    syncs_fail: bool,
 }
 
 #[derive(Clone)]
@@ -38,6 +40,48 @@ struct FileRef {
 struct Content {
     now: Vec<u8>,
     synced: Vec<u8>,
+    /// Sectors that the next sync writes.
+    dirty: BTreeSet<usize>,
+}
+
+impl Content {
+    fn write(&mut self, bytes: &[u8], start: usize) {
+        self.extend(start + bytes.len());
+        self.now[start..start + bytes.len()].copy_from_slice(bytes);
+        self.touch(start, start + bytes.len());
+    }
+
+    fn extend(&mut self, length: usize) {
+        let before = self.now.len();
+        if before < length {
+            self.now.resize(length, 0);
+            self.touch(before, length);
+        }
+    }
+
+    fn touch(&mut self, start: usize, end: usize) {
+        self.dirty.extend(start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
+    }
+
+    fn sync(&mut self) {
+        self.synced.resize(self.now.len(), 0);
+        for sector in std::mem::take(&mut self.dirty) {
+            let start = sector * SECTOR_BYTES;
+            let end = (start + SECTOR_BYTES).min(self.now.len());
+            self.synced[start..end].copy_from_slice(&self.now[start..end]);
+        }
+    }
+
+    /// What is there after a power failure.
+    fn survivor(&self, coin: &mut Coin) -> Content {
+        let mut after = self.clone();
+        after.dirty.retain(|_| coin.flip());
+        let grown = after.now.len() > after.synced.len() && coin.flip();
+        let length = if grown { after.now.len() } else { after.synced.len() };
+        after.sync();
+        after.synced.truncate(length);
+        Content { now: after.synced.clone(), synced: after.synced, dirty: BTreeSet::new() }
+    }
 }
 
 /// A small generator, so that a crash can be repeated from its seed.
@@ -51,6 +95,11 @@ impl Coin {
 }
 
 impl CrashEnv {
+    /// Whether syncs of files fail from now on.
+    pub fn fail_syncs(&self, fail: bool) {
+        self.0.lock().syncs_fail = fail;
+    }
+
     /// The machine after a power failure now; this one goes on untouched.
     pub fn crash(&self, seed: u64) -> CrashEnv {
         let mut coin = Coin(seed);
@@ -61,27 +110,13 @@ impl CrashEnv {
         for path in paths {
             let entry = if coin.flip() { disk.names.get(path) } else { disk.durable_names.get(path) };
             if let Some(file) = entry {
-                let content = survivor(&file.content.lock(), &mut coin);
+                let content = file.content.lock().survivor(&mut coin);
                 after.names.insert(path.clone(), FileRef::new(content));
             }
         }
         after.durable_names = after.names.clone();
         CrashEnv(Arc::new(Mutex::new(after)))
     }
-}
-
-fn survivor(content: &Content, coin: &mut Coin) -> Content {
-    let length = if coin.flip() { content.now.len() } else { content.synced.len().max(content.now.len()) };
-    let mut bytes = content.synced.clone();
-    bytes.resize(length, 0);
-    for start in (0..length).step_by(SECTOR_BYTES) {
-        let end = (start + SECTOR_BYTES).min(length);
-        if coin.flip() {
-            let written = content.now.get(start..end.min(content.now.len())).unwrap_or(&[]);
-            bytes[start..start + written.len()].copy_from_slice(written);
-        }
-    }
-    Content { synced: bytes.clone(), now: bytes }
 }
 
 impl FileRef {
@@ -197,13 +232,7 @@ impl EnvFile for CrashFile {
         let offset = usize::try_from(offset).expect("small");
         let (first, second) = bytes.split_at(bytes.len() / 2);
         for (part, start) in [(first, offset), (second, offset + first.len())] {
-            self.edit(|content| {
-                let end = start + part.len();
-                if content.now.len() < end {
-                    content.now.resize(end, 0);
-                }
-                content.now[start..end].copy_from_slice(part);
-            });
+            self.edit(|content| content.write(part, start));
         }
         Ok(())
     }
@@ -213,23 +242,27 @@ impl EnvFile for CrashFile {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.edit(|content| content.now.resize(usize::try_from(length).expect("small"), 0));
+        let length = usize::try_from(length).expect("small");
+        self.edit(|content| {
+            content.extend(length);
+            content.now.truncate(length);
+            content.synced.truncate(length);
+            content.dirty.retain(|sector| sector * SECTOR_BYTES < length);
+        });
         Ok(())
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
-        self.edit(|content| {
-            let length = usize::try_from(length).expect("small").max(content.now.len());
-            content.now.resize(length, 0);
-        });
+        self.edit(|content| content.extend(usize::try_from(length).expect("small")));
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
         // As slow as a fast disk, so that records gather and crashes find frames in flight.
         SystemEnv.sleep(Duration::from_micros(50));
-        self.edit(|content| content.synced.clone_from(&content.now));
-        Ok(())
+        let failing = self.disk.lock().syncs_fail;
+        self.edit(|content| if failing { content.dirty.clear() } else { content.sync() });
+        if failing { Err(io::Error::other("the disk refuses")) } else { Ok(()) }
     }
 
     fn try_lock_exclusive(&self) -> io::Result<bool> {

@@ -109,6 +109,23 @@ fn torn_tail_at_every_byte_of_the_last_frame() {
     }
 }
 
+/// What a torn frame left is gone after one opening, so that it never lies behind new frames.
+#[test]
+fn torn_tail_is_zeroed() {
+    let sample = sample(2000);
+    let (number, start) = *sample.frames.last().expect("frames");
+    let path = segment(sample.directory.path(), number);
+    let mut content = std::fs::read(&path).expect("read");
+    content[start..start + 8].fill(0);
+    std::fs::write(&path, content).expect("write");
+    let store = open(sample.directory.path()).expect("a torn tail is no damage");
+    assert!(store.recovery_report().truncated_bytes > 2000);
+    store.close().expect("close");
+    let store = open(sample.directory.path()).expect("open");
+    assert_eq!(store.recovery_report().truncated_bytes, 0);
+    assert!(snapshot_content(&store, ForkId::MAIN) == sample.state_before_last);
+}
+
 /// One flipped bit anywhere before the last frame is refused, naming the frame or header it lies in.
 #[test]
 fn flipped_bits_before_the_last_frame_are_refused_with_their_place() {

@@ -171,12 +171,12 @@ impl World {
                 }
             }
             Step::Begin { fork } => self.with(fork, |writer, model| {
-                if model.writes == 0 {
-                    model.checkpoints.push((writer.begin_checkpoint().expect("begin"), model.committed.clone()));
-                }
+                commit_open(writer, model);
+                model.checkpoints.push((writer.begin_checkpoint().expect("begin"), model.committed.clone()));
             }),
             Step::CommitCheckpoint { fork, depth } => self.with(fork, |writer, model| {
-                if model.writes == 0 && depth < model.checkpoints.len() {
+                commit_open(writer, model);
+                if depth < model.checkpoints.len() {
                     writer.commit_checkpoint(model.checkpoints[depth].0).expect("open");
                     model.checkpoints.truncate(depth);
                 }
@@ -311,8 +311,16 @@ fn commit(writer: &mut Writer, model: &mut Model) {
     model.end(true);
 }
 
+/// Checkpoints begin and end between transactions.
+fn commit_open(writer: &mut Writer, model: &mut Model) {
+    if model.writes > 0 {
+        commit(writer, model);
+    }
+}
+
 fn revert(writer: &mut Writer, model: &mut Model, depth: usize) {
-    if model.writes > 0 || depth >= model.checkpoints.len() {
+    commit_open(writer, model);
+    if depth >= model.checkpoints.len() {
         return;
     }
     let (id, state) = model.checkpoints[depth].clone();
