@@ -378,8 +378,7 @@ fn a_second_signal_ends_at_once() {
     let mut world = World::with_people();
     // A request whose body never comes holds up the orderly end.
     let mut request = TcpStream::connect(&world.url[7..]).expect("connected");
-    let head =
-        "POST /v1/database/people/sql HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 100\r\n\r\nSELECT";
+    let head = "POST /v1/database/people/sql HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 100\r\n\r\nSELECT";
     request.write_all(head.as_bytes()).expect("written");
     world.ok(&["list"]);
     signal(&world.server, "-TERM");

@@ -87,7 +87,10 @@ fn announce(output: &Output, url: &str, data_dir: &Path, took: Duration) -> Resu
             "event": "listening", "url": url, "data_dir": data_dir, "pid": std::process::id(), "took_ms": took.as_millis() as u64,
         }));
     }
-    output.lines([format!("tine listens on {url}"), format!("data in {}", data_dir.display())])
+    output.lines([
+        format!("tine listens on {url}"),
+        format!("data in {}, ready after {}", data_dir.display(), duration_text(took.as_micros() as u64)),
+    ])
 }
 
 /// SIGINT and SIGTERM.
