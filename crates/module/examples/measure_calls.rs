@@ -1,4 +1,4 @@
-//! Measures calls, loading and memory: `cargo run --release -p tine-module --example measure`.
+//! Measures calls, loading and memory: `cargo run --release -p tine-module --example measure_calls`.
 //!
 //! Everything is real but the network: rows go to a store in a temporary directory, committed every thousand calls.
 
