@@ -184,6 +184,8 @@ fn what_is_recovered_after_a_failed_sync_is_made_durable() {
         let store = open(&env);
         let mut writer = store.writer(ForkId::MAIN).expect("writer");
         store.wait_durable(commit_next(&mut writer, 1).durable, WAIT).expect("durable");
+        // Several sectors, of which what is written next shares only the last.
+        writer.put(KEYSPACE, b"large", &[7; 3000]).expect("put");
         env.fail_syncs(true);
         let lost = commit_next(&mut writer, 2).durable;
         store.wait_durable(lost, WAIT).expect_err("the disk refuses");
