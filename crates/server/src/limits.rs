@@ -29,7 +29,7 @@ pub const READ_BATCH_FRAMES_MAX: usize = 256;
 /// Bytes taken from a socket before the same turn.
 pub const READ_BATCH_BYTES_MAX: usize = 1 << 20;
 /// Requests taken from a socket before the same turn.
-pub const READ_BATCH_REQUESTS_MAX: usize = 1024;
+pub const READ_BATCH_REQUESTS_MAX: usize = 256;
 /// Requests in one WebSocket message. The smallest take nine bytes, so a message of the largest size
 /// could hold millions, each many times larger when decoded.
 pub const PAYLOAD_REQUESTS_MAX: usize = 16 * 1024;
