@@ -45,7 +45,7 @@ pub async fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
         // A fresh database per round, so that no round works on a larger table than another.
         let database = format!("bench-{round}");
         server.publish(&database)?;
-        one_round(&server, &database, plan, &mut rounds).await?;
+        one_round(&server, &database, plan, &mut rounds, round % 2 == 1).await?;
         server.http().delete(&database, true)?;
     }
     server.stop()?;
@@ -80,14 +80,26 @@ pub async fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn one_round(server: &Server, database: &str, plan: &Plan, rounds: &mut Rounds) -> anyhow::Result<()> {
+/// One round of every case. Every other round takes the confirmed inserts first, so that neither of the
+/// two always works on the larger table.
+async fn one_round(
+    server: &Server,
+    database: &str,
+    plan: &Plan,
+    rounds: &mut Rounds,
+    confirmed_first: bool,
+) -> anyhow::Result<()> {
     let mut unconfirmed = Caller::connect(server, database, false, 0).await?;
-    let insert = unconfirmed.throughput(Work::Insert, WARM_UP, plan.round, server).await?;
+    let mut confirmed = Caller::connect(server, database, true, ROWS_PER_CALLER).await?;
+    let (insert, confirmed_insert) = if confirmed_first {
+        let confirmed_insert = confirmed.throughput(Work::Insert, WARM_UP, plan.round, server).await?;
+        (unconfirmed.throughput(Work::Insert, WARM_UP, plan.round, server).await?, confirmed_insert)
+    } else {
+        let insert = unconfirmed.throughput(Work::Insert, WARM_UP, plan.round, server).await?;
+        (insert, confirmed.throughput(Work::Insert, WARM_UP, plan.round, server).await?)
+    };
     rounds.insert.push(insert.calls_per_s);
     rounds.insert_cpu_us.push(insert.cpu_us_per_call);
-
-    let mut confirmed = Caller::connect(server, database, true, ROWS_PER_CALLER).await?;
-    let confirmed_insert = confirmed.throughput(Work::Insert, WARM_UP, plan.round, server).await?;
     rounds.confirmed_ratio.push(confirmed_insert.calls_per_s / insert.calls_per_s);
 
     let noop = unconfirmed.throughput(Work::Noop, WARM_UP, plan.round, server).await?;
