@@ -270,6 +270,13 @@ fn subscriptions_show_rows_and_changes() {
     let shown = world.ok(&["subscribe", "people", "SELECT * FROM person WHERE id = 2", "--timeout-s", "1"]);
     assert!(shown.contains("= person  id=2 name=\"Grace\" age=-") && shown.contains("-- 1 row now"), "{shown}");
     assert_eq!(world.fails(&["subscribe", "people", "SELECT * FROM nothing"]).0, 1);
+
+    world.ok(&["fork", "create", "people", "brief", "--ephemeral"]);
+    let (status, error) = world.fails(&["subscribe", "people@brief", "--timeout-s", "1"]);
+    assert_eq!((status, error["code"].as_str()), (1, Some("TN0612")));
+    assert!(error["next"].as_str().is_some_and(|next| next.contains("--unconfirmed")), "{error}");
+    let lines = world.ok(&["subscribe", "people@brief", "--timeout-s", "1", "--unconfirmed"]);
+    assert!(lines.contains("-- 2 rows now"), "{lines}");
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::{args::SubscribeArgs, failure::Failure, output::Output, values::row_t
 
 /// The one set of queries this verb makes.
 const QUERY_SET: u32 = 1;
+/// Code of the refusal to confirm what an ephemeral fork does.
+const NEVER_CONFIRMED: &str = "TN0612";
 /// How long a wait for messages may last when no end was asked for; the connection's own watch over
 /// silent servers ends it sooner.
 const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -44,7 +46,7 @@ async fn follow(
     let deadline = Instant::now() + args.timeout_s.map_or(WAIT_MAX, Duration::from_secs).min(WAIT_MAX);
     let options =
         ConnectOptions::new(&context.url, &args.database).with_token(&context.token).with_confirmed(!args.unconfirmed);
-    let mut connection = Connection::connect(options).await?;
+    let mut connection = Connection::connect(options).await.map_err(explain)?;
     let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
     let rows = connection.subscribe(QUERY_SET, &queries).await?;
     let mut printer = Printer { output: context.output, schema, changes_left: args.changes.unwrap_or(u64::MAX) };
@@ -58,6 +60,15 @@ async fn follow(
     }
     connection.close().await?;
     Ok(())
+}
+
+/// Advice that fits subscribing.
+fn explain(error: ClientError) -> Failure {
+    if error.shown_code() == NEVER_CONFIRMED {
+        let next = Some("add --unconfirmed: nothing on an ephemeral fork is ever on disk".to_owned());
+        return Failure::Client { source: error, next };
+    }
+    error.into()
 }
 
 /// The given queries, or one per public table.
