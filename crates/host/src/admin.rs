@@ -135,7 +135,7 @@ impl Host {
         self.authorize(&parent.database, actor, "create fork")?;
         check_name(&request.name)?;
         let durability = if request.ephemeral { Durability::Ephemeral } else { Durability::Durable };
-        let options = ForkOptions { name: request.name.clone(), durability };
+        let options = ForkOptions { name: request.name.clone(), durability, expires_at_micros: None };
         let reply = parent.ask(|reply| Job::CreateFork { options, reply })?;
         let info = reply.result??;
         if info.durability == Durability::Durable {

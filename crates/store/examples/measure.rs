@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tine_base::SystemEnv;
-use tine_store::{Durability, ForkId, ForkOptions, KeyspaceId, Read, Store, StoreOptions, Writer};
+use tine_store::{Durability, ForkId, ForkOptions, KeyspaceId, Lsn, Read, Store, StoreOptions, VersionAt, Writer};
 
 const RECORDS: u64 = 100_000;
 const KEYSPACE: KeyspaceId = KeyspaceId::new(16);
@@ -117,17 +117,49 @@ fn main() {
     for durability in [Durability::Ephemeral, Durability::Durable] {
         let mut forks = Vec::new();
         measure(&format!("fork, {durability:?}"), 50_000, |number| {
-            let options = ForkOptions { name: format!("{durability:?}{number}"), durability };
+            let options = ForkOptions { name: format!("{durability:?}{number}"), durability, ..ForkOptions::default() };
             forks.push(store.fork(ForkId::MAIN, options).expect("fork").0.id);
         });
         measure(&format!("drop of that fork, {durability:?}"), 50_000, |number| {
             store.drop_fork(forks[number as usize]).expect("drop");
         });
     }
+    measure_history(&store);
     store.close().expect("close");
     let started = Instant::now();
     let store = Store::open(StoreOptions::new(directory.path()), Arc::new(SystemEnv)).expect("open");
     println!("recovery {:.2?}: {:?}", started.elapsed(), store.recovery_report());
+}
+
+/// What older versions cost, on the history that the measurements above left.
+fn measure_history(store: &Store) {
+    let mut writer = store.writer(ForkId::MAIN).expect("writer");
+    for number in 0..20_000 {
+        put_and_commit(&mut writer, number + 3);
+        if number % 64 == 0 {
+            writer.publish();
+        }
+    }
+    writer.publish();
+    store.wait_durable(store.stats().appended, Duration::from_secs(60)).expect("durable");
+    let head = writer.version().lsn.get();
+    let at = |lsn: u64| store.snapshot_at(ForkId::MAIN, VersionAt::Lsn(Lsn::new(lsn))).expect("retained");
+    let cost = |lsn: u64| {
+        let started = Instant::now();
+        black_box(at(lsn));
+        started.elapsed()
+    };
+    let costs: Vec<(Duration, u64)> = (head - 12_000..head).step_by(101).map(|lsn| (cost(lsn), lsn)).collect();
+    let mean_us = costs.iter().map(|(cost, _)| cost.as_secs_f64() * 1e6).sum::<f64>() / costs.len() as f64;
+    println!("version of the last 12,000: {mean_us:.0} us mean, {:.2?} at most", costs.iter().max().expect("some").0);
+    println!("version of long ago: {:.2?}; {:?}", cost(head / 2 + 1), store.stats());
+    // The pin itself is found by walking back until nothing is applied.
+    let pinned = (head - 9_000..head).min_by_key(|lsn| (0..3).map(|_| cost(*lsn)).min()).expect("some");
+    measure("snapshot of a pinned version", 100_000, |_| drop(black_box(at(pinned))));
+    measure("fork of a pinned version", 50_000, |number| {
+        let options = ForkOptions { name: format!("pinned{number}"), ..ForkOptions::default() };
+        black_box(store.fork_from(&at(pinned), options).expect("fork"));
+    });
 }
 
 /// 100,000 commits a second, as a server under load makes them.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::ids::{CheckpointId, ForkId};
+use crate::ids::{CheckpointId, ForkId, Lsn};
 
 /// Why a store could not be opened.
 #[derive(Debug, Error)]
@@ -198,6 +198,14 @@ pub enum ForkError {
         /// The most a name may have.
         limit: usize,
     },
+    /// A fork can only replace another one that is as durable.
+    #[error("fork {fork} cannot take the place of fork {replaced}: one of them is durable, or they are the same")]
+    CannotReplace {
+        /// The one that was to go.
+        replaced: ForkId,
+        /// The one that was to stay.
+        fork: ForkId,
+    },
     /// The fork does not exist, or the store cannot write.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -209,7 +217,47 @@ impl ForkError {
         match self {
             ForkError::NameTaken(_) => "TN0220",
             ForkError::NameTooLong { .. } => "TN0221",
+            ForkError::CannotReplace { .. } => "TN0222",
             ForkError::Store(error) => error.code(),
+        }
+    }
+}
+
+/// Why an older version cannot be had.
+#[derive(Debug, Error)]
+pub enum HistoryError {
+    /// The version is older than what is kept.
+    #[error("the version is not retained: the oldest of fork {fork} that is has LSN {oldest}")]
+    NotRetained {
+        /// The fork that was asked.
+        fork: ForkId,
+        /// The oldest LSN that can be asked for.
+        oldest: Lsn,
+    },
+    /// The fork has not come so far.
+    #[error("there is no such version yet: the newest of fork {fork} has LSN {head}")]
+    NoSuchVersion {
+        /// The fork that was asked.
+        fork: ForkId,
+        /// Its newest LSN.
+        head: Lsn,
+    },
+    /// The log between the nearest version at hand and the one asked for cannot be read.
+    #[error("the version cannot be reached")]
+    Log(#[from] LogError),
+    /// The fork does not exist, or the log has failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl HistoryError {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            HistoryError::NotRetained { .. } => "TN0240",
+            HistoryError::NoSuchVersion { .. } => "TN0241",
+            HistoryError::Log(error) => error.code(),
+            HistoryError::Store(error) => error.code(),
         }
     }
 }

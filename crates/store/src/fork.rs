@@ -1,8 +1,11 @@
 //! A fork while the store is open.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 
 use crate::checkpoint::Checkpoints;
+use crate::history::History;
 use crate::ids::{ForkId, Version};
 use crate::options::Durability;
 use crate::read::Published;
@@ -13,6 +16,8 @@ pub(crate) struct Fork {
     pub(crate) parent: Option<Version>,
     pub(crate) durability: Durability,
     pub(crate) created_at_micros: i64,
+    pub(crate) expires_at_micros: Option<i64>,
+    pub(crate) history: Arc<History>,
     /// The head that snapshots and new forks see.
     pub(crate) published: Mutex<Published>,
     pub(crate) writer: Mutex<WriterSlot>,
@@ -34,6 +39,8 @@ impl Fork {
         parent: Option<Version>,
         durability: Durability,
         created_at_micros: i64,
+        expires_at_micros: Option<i64>,
+        history: Arc<History>,
         head: Published,
     ) -> Fork {
         Fork {
@@ -41,6 +48,8 @@ impl Fork {
             parent,
             durability,
             created_at_micros,
+            expires_at_micros,
+            history,
             published: Mutex::new(head),
             writer: Mutex::new(WriterSlot::Free(None)),
             dropped: Mutex::new(false),

@@ -18,6 +18,7 @@
 mod checkpoint;
 mod error;
 mod fork;
+mod history;
 mod ids;
 mod log;
 mod options;
@@ -29,9 +30,10 @@ mod tree;
 mod undo;
 mod writer;
 
-pub use error::{Fault, ForkError, LogError, OpenError, Poison, StoreError, WriteError};
+pub use error::{Fault, ForkError, HistoryError, LogError, OpenError, Poison, StoreError, WriteError};
+pub use history::VersionAt;
 pub use ids::{CheckpointId, DurableTicket, ForkId, KeyspaceId, Lsn, Version};
-pub use log::{LogReader, LogRecord, LogRecordKind, Operation};
+pub use log::{LogFile, LogReader, LogRecord, LogRecordKind, Operation};
 pub use options::{Durability, ForkInfo, ForkOptions, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
 pub use read::{Cursor, Direction, Read, Snapshot, ValueRef};
 pub use store::{FORK_NAME_BYTES_MAX, Store};

@@ -13,12 +13,30 @@ pub struct StoreOptions {
     pub segment_bytes_min: u64,
     /// Size in bytes at which segments stop growing.
     pub segment_bytes_max: u64,
+    /// How long a version that was replaced can still be asked for, in microseconds.
+    pub history_micros: i64,
+    /// How many bytes of log back it can be asked for.
+    pub history_bytes: u64,
+    /// Most older versions kept at hand, besides one for each fork; the others are reached through the log.
+    pub pins_max: u64,
+    /// Most bytes that those versions may keep in memory.
+    pub pin_bytes_max: u64,
 }
 
 impl StoreOptions {
-    /// Segments from 1 MiB (a small database stays small on disk) to 64 MiB (few files, cheap to scan).
+    /// Segments from 1 MiB (a small database stays small on disk) to 64 MiB (few files, cheap to scan). A history
+    /// of seven days or 10 GiB of log. At most 4,096 older versions at hand: an hour of one a second, or, thinned
+    /// out, one in three minutes of the whole window. They may take 256 MiB.
     pub fn new(directory: impl Into<PathBuf>) -> StoreOptions {
-        StoreOptions { directory: directory.into(), segment_bytes_min: 1 << 20, segment_bytes_max: 64 << 20 }
+        StoreOptions {
+            directory: directory.into(),
+            segment_bytes_min: 1 << 20,
+            segment_bytes_max: 64 << 20,
+            history_micros: 7 * 24 * 3_600 * 1_000_000,
+            history_bytes: 10 << 30,
+            pins_max: 4096,
+            pin_bytes_max: 256 << 20,
+        }
     }
 }
 
@@ -39,6 +57,8 @@ pub struct ForkOptions {
     pub name: String,
     /// Ignored, as if ephemeral, when the parent is ephemeral.
     pub durability: Durability,
+    /// When it is to be dropped, in microseconds since the Unix epoch. Kept for whoever drops it: the store does not.
+    pub expires_at_micros: Option<i64>,
 }
 
 /// A fork as [`Store::forks`](crate::Store::forks) lists it.
@@ -56,6 +76,8 @@ pub struct ForkInfo {
     pub durability: Durability,
     /// When it was made, in microseconds since the Unix epoch.
     pub created_at_micros: i64,
+    /// When it is to be dropped, in microseconds since the Unix epoch.
+    pub expires_at_micros: Option<i64>,
 }
 
 /// How far recovery is; see [`Store::open_with_progress`](crate::Store::open_with_progress).
@@ -105,4 +127,8 @@ pub struct StoreStats {
     pub log_busy_ns: u64,
     /// Number of the segment being written.
     pub segment: u64,
+    /// Older versions at hand, besides one for each fork.
+    pub pins: u64,
+    /// Bytes that these keep in memory, as far as is known.
+    pub pin_bytes: u64,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::error::Fault;
 use crate::ids::{DurableTicket, KeyspaceId, Lsn, Version};
+use crate::log::{BadRecord, OperationRef, operations};
 use crate::root::Root;
 use crate::tree::TreeCursor;
 
@@ -111,6 +112,38 @@ pub(crate) struct Published {
     pub(crate) ticket: DurableTicket,
 }
 
+impl Published {
+    /// The state before the first commit.
+    pub(crate) fn empty(ticket: DurableTicket) -> Published {
+        Published { root: Arc::new(Root::default()), lsn: Lsn::new(0), timestamp_micros: 0, ticket }
+    }
+
+    /// Moves on to the next version with the logged operations of its commit. `scratch` is for replaced values.
+    pub(crate) fn apply(
+        &mut self,
+        lsn: Lsn,
+        timestamp_micros: i64,
+        ticket: DurableTicket,
+        encoded: &[u8],
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), &'static str> {
+        let root = Arc::make_mut(&mut self.root);
+        for operation in operations(encoded) {
+            let OperationRef { keyspace, key, value } = operation.map_err(|BadRecord| "a record cannot be decoded")?;
+            let tree = root.tree_mut(keyspace);
+            scratch.clear();
+            match value {
+                Some(value) => tree.put(key, value, scratch),
+                None => tree.delete(key, scratch),
+            };
+        }
+        self.lsn = lsn;
+        self.timestamp_micros = timestamp_micros;
+        self.ticket = ticket;
+        Ok(())
+    }
+}
+
 /// One immutable version, readable from any thread without waiting for anyone. Cloning is cheap.
 ///
 /// It stays readable whatever becomes of its fork and of the store, and keeps its memory until dropped.
@@ -123,6 +156,10 @@ pub struct Snapshot {
 impl Snapshot {
     pub(crate) fn new(version: Version, published: Published) -> Snapshot {
         Snapshot { version, published }
+    }
+
+    pub(crate) fn published(&self) -> &Published {
+        &self.published
     }
 
     /// Which version this is.

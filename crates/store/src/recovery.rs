@@ -12,11 +12,12 @@ use std::sync::Arc;
 use tine_base::Env;
 
 use crate::error::{LogError, OpenError};
-use crate::ids::{DurableTicket, ForkId, KeyspaceId, Lsn, Version};
-use crate::log::{BadRecord, Frame, OperationRef, RecordRef, Scanner, Tail, corrupt, operations, take_record};
+use crate::history::{History, LastPin, Retention};
+use crate::ids::{DurableTicket, ForkId, KeyspaceId, Version};
+use crate::log::{BadRecord, FRAME_HEADER_BYTES, Frame, LogPlaces, RecordRef, Scanner, Tail, corrupt, take_record};
 use crate::options::{RecoveryProgress, RecoveryReport};
 use crate::read::Published;
-use crate::root::Root;
+use crate::tree::meter;
 
 /// Bytes of log between two reports of progress: often enough for a person, rarely enough to cost nothing.
 const PROGRESS_BYTES: u64 = 4 << 20;
@@ -29,6 +30,7 @@ pub(crate) struct Recovered {
     /// The first keyspace that is not allocated; 2^32 if all are.
     pub(crate) next_keyspace: u64,
     pub(crate) tail: Option<Tail>,
+    pub(crate) places: LogPlaces,
     pub(crate) report: RecoveryReport,
 }
 
@@ -36,15 +38,34 @@ pub(crate) struct RecoveredFork {
     pub(crate) name: String,
     pub(crate) parent: Option<Version>,
     pub(crate) created_at_micros: i64,
+    pub(crate) expires_at_micros: Option<i64>,
     pub(crate) head: Published,
+    pub(crate) history: Arc<History>,
+    last_pin: LastPin,
+    /// Bytes left to the last pin since.
+    displaced_bytes: u64,
 }
 
 impl RecoveredFork {
-    /// The fork that a new store starts with.
-    pub(crate) fn first(name: &str, created_at_micros: i64) -> RecoveredFork {
-        let root = Arc::new(Root::default());
-        let head = Published { root, lsn: Lsn::new(0), timestamp_micros: 0, ticket: DurableTicket::NONE };
-        RecoveredFork { name: name.to_owned(), parent: None, created_at_micros, head }
+    pub(crate) fn new(
+        name: &str,
+        parent: Option<Version>,
+        created_at_micros: i64,
+        expires_at_micros: Option<i64>,
+        head: Published,
+        retention: &Retention,
+    ) -> RecoveredFork {
+        let history = retention.begin(head.clone());
+        RecoveredFork {
+            name: name.to_owned(),
+            parent,
+            created_at_micros,
+            expires_at_micros,
+            head,
+            last_pin: history.last(),
+            history,
+            displaced_bytes: 0,
+        }
     }
 }
 
@@ -52,17 +73,19 @@ impl RecoveredFork {
 pub(crate) fn recover(
     env: &Arc<dyn Env>,
     directory: PathBuf,
+    retention: &Retention,
     progress: &mut dyn FnMut(RecoveryProgress),
 ) -> Result<Recovered, OpenError> {
     let started_ns = env.monotonic_ns();
     let mut meter = Meter { progress, total: 0, base: 0, reported: 0 };
-    let mut replay = Replay::new();
+    let mut replay = Replay::new(retention);
+    let places = LogPlaces::default();
     let tail = {
         let mut scanner = Scanner::new(Arc::clone(env), directory.clone(), false)?;
         let bytes = scanner.total_bytes()?;
         meter.total = bytes * 2;
         while let Some(frame) = scanner.next_frame()? {
-            for_each_record(&frame, &mut |record| {
+            for_each_record(&frame, &mut |_, record| {
                 replay.note_origin(record);
                 Ok(())
             })?;
@@ -73,7 +96,9 @@ pub(crate) fn recover(
     };
     let mut scanner = Scanner::new(Arc::clone(env), directory, false)?;
     while let Some(frame) = scanner.next_frame()? {
-        for_each_record(&frame, &mut |record| replay.apply(record))?;
+        let bytes = (FRAME_HEADER_BYTES + frame.payload.len()) as u64;
+        places.note(frame.header.first_sequence, frame.segment, frame.offset, bytes);
+        for_each_record(&frame, &mut |sequence, record| replay.apply(DurableTicket::new(sequence), record))?;
         meter.advance(meter.base + scanner.position());
     }
     meter.advance(meter.total);
@@ -88,6 +113,7 @@ pub(crate) fn recover(
         next_fork: replay.next_fork,
         next_keyspace: replay.next_keyspace,
         tail,
+        places,
         report,
     })
 }
@@ -110,13 +136,14 @@ impl Meter<'_> {
 
 fn for_each_record(
     frame: &Frame,
-    visit: &mut dyn FnMut(RecordRef<'_>) -> Result<(), &'static str>,
+    visit: &mut dyn FnMut(u64, RecordRef<'_>) -> Result<(), &'static str>,
 ) -> Result<(), LogError> {
     let offset = usize::try_from(frame.offset).expect("a segment fits into memory");
     let mut rest: &[u8] = &frame.payload;
-    for _ in 0..frame.header.records {
+    for number in 0..u64::from(frame.header.records) {
         let record = take_record(&mut rest).and_then(RecordRef::decode).map_err(|BadRecord| BAD_RECORD);
-        record.and_then(&mut *visit).map_err(|detail| corrupt(&frame.path, offset, detail))?;
+        let sequence = frame.header.first_sequence + number;
+        record.and_then(|record| visit(sequence, record)).map_err(|detail| corrupt(&frame.path, offset, detail))?;
     }
     Ok(())
 }
@@ -124,7 +151,8 @@ fn for_each_record(
 const BAD_RECORD: &str = "a record cannot be decoded";
 const NO_SUCH_FORK: &str = "a record names a fork that does not exist";
 
-struct Replay {
+struct Replay<'a> {
+    retention: &'a Retention,
     forks: BTreeMap<ForkId, RecoveredFork>,
     /// Versions that forks further on start from.
     origins: HashMap<Version, Origin>,
@@ -142,9 +170,10 @@ struct Origin {
     state: Option<Published>,
 }
 
-impl Replay {
-    fn new() -> Replay {
+impl<'a> Replay<'a> {
+    fn new(retention: &'a Retention) -> Replay<'a> {
         Replay {
+            retention,
             forks: BTreeMap::new(),
             origins: HashMap::new(),
             next_fork: ForkId::MAIN,
@@ -160,17 +189,24 @@ impl Replay {
         }
     }
 
-    fn apply(&mut self, record: RecordRef<'_>) -> Result<(), &'static str> {
+    fn apply(&mut self, ticket: DurableTicket, record: RecordRef<'_>) -> Result<(), &'static str> {
         self.report.records += 1;
         match record {
             RecordRef::Commit { version, timestamp_micros, operations, .. } => {
-                self.commit(version, timestamp_micros, operations)?;
+                self.commit(ticket, version, timestamp_micros, operations)?;
             }
-            RecordRef::ForkCreated { fork, name, created_at_micros, parent } => {
-                self.create(fork, name, created_at_micros, parent)?;
+            RecordRef::ForkCreated { fork, name, created_at_micros, parent, expires_at_micros } => {
+                let head = self.base(ticket, parent)?;
+                let retention = self.retention;
+                let created = RecoveredFork::new(name, parent, created_at_micros, expires_at_micros, head, retention);
+                self.create(fork, created)?;
             }
             RecordRef::ForkDropped { fork } => {
-                self.forks.remove(&fork).ok_or(NO_SUCH_FORK)?;
+                self.drop(fork)?;
+            }
+            RecordRef::ForkReplaced { fork, replaced } => {
+                let name = self.drop(replaced)?;
+                self.forks.get_mut(&fork).ok_or(NO_SUCH_FORK)?.name = name;
             }
             RecordRef::ForkRenamed { fork, name } => {
                 name.clone_into(&mut self.forks.get_mut(&fork).ok_or(NO_SUCH_FORK)?.name);
@@ -185,23 +221,31 @@ impl Replay {
         Ok(())
     }
 
-    fn commit(&mut self, version: Version, timestamp_micros: i64, encoded: &[u8]) -> Result<(), &'static str> {
+    /// Drops a fork and returns its name.
+    fn drop(&mut self, id: ForkId) -> Result<String, &'static str> {
+        let fork = self.forks.remove(&id).ok_or(NO_SUCH_FORK)?;
+        self.retention.close(id, &fork.history);
+        Ok(fork.name)
+    }
+
+    fn commit(
+        &mut self,
+        ticket: DurableTicket,
+        version: Version,
+        timestamp_micros: i64,
+        encoded: &[u8],
+    ) -> Result<(), &'static str> {
         let fork = self.forks.get_mut(&version.fork).ok_or(NO_SUCH_FORK)?;
         if version.lsn.get() != fork.head.lsn.get() + 1 {
             return Err("a commit does not follow the one before it on its fork");
         }
-        let root = Arc::make_mut(&mut fork.head.root);
-        for operation in operations(encoded) {
-            let OperationRef { keyspace, key, value } = operation.map_err(|BadRecord| BAD_RECORD)?;
-            let tree = root.tree_mut(keyspace);
-            self.scratch.clear();
-            match value {
-                Some(value) => tree.put(key, value, &mut self.scratch),
-                None => tree.delete(key, &mut self.scratch),
-            };
+        meter::enter(fork.last_pin.epoch);
+        fork.head.apply(version.lsn, timestamp_micros, ticket, encoded, &mut self.scratch)?;
+        fork.displaced_bytes += meter::take_displaced();
+        if fork.last_pin.is_behind(version.lsn, timestamp_micros) {
+            let displaced_bytes = std::mem::take(&mut fork.displaced_bytes);
+            fork.last_pin = self.retention.pin(version.fork, &fork.history, fork.head.clone(), displaced_bytes);
         }
-        fork.head.lsn = version.lsn;
-        fork.head.timestamp_micros = timestamp_micros;
         if let Some(origin) = self.origins.get_mut(&version) {
             origin.state = Some(fork.head.clone());
         }
@@ -209,27 +253,18 @@ impl Replay {
         Ok(())
     }
 
-    fn create(
-        &mut self,
-        id: ForkId,
-        name: &str,
-        created_at_micros: i64,
-        parent: Option<Version>,
-    ) -> Result<(), &'static str> {
-        let head = match parent {
-            None => Published {
-                root: Arc::new(Root::default()),
-                lsn: Lsn::new(0),
-                timestamp_micros: 0,
-                ticket: DurableTicket::NONE,
-            },
-            Some(parent) => self.take_origin(parent).ok_or("a fork starts from a version that does not exist")?,
-        };
-        let version = Version { fork: id, lsn: head.lsn };
+    /// The state that a new fork starts with.
+    fn base(&mut self, ticket: DurableTicket, parent: Option<Version>) -> Result<Published, &'static str> {
+        let Some(parent) = parent else { return Ok(Published::empty(ticket)) };
+        let base = self.take_origin(parent).ok_or("a fork starts from a version that does not exist")?;
+        Ok(Published { ticket, ..base })
+    }
+
+    fn create(&mut self, id: ForkId, fork: RecoveredFork) -> Result<(), &'static str> {
+        let version = Version { fork: id, lsn: fork.head.lsn };
         if let Some(origin) = self.origins.get_mut(&version) {
-            origin.state = Some(head.clone());
+            origin.state = Some(fork.head.clone());
         }
-        let fork = RecoveredFork { name: name.to_owned(), parent, created_at_micros, head };
         if self.forks.insert(id, fork).is_some() {
             return Err("a fork is created twice");
         }

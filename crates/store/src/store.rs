@@ -14,15 +14,16 @@ use parking_lot::{Mutex, RwLock};
 use tine_base::{Env, EnvFile, OpenMode};
 
 use crate::error::{ForkError, LogError, OpenError, Poison, StoreError};
-use crate::fork::Fork;
+use crate::history::Retention;
 use crate::ids::{DurableTicket, ForkId, KeyspaceId, Version};
 use crate::log::{LogQueue, LogReader, LogWriter, QUEUE_BYTES_MAX, RecordRef, SegmentSizes};
-use crate::options::{Durability, ForkInfo, ForkOptions, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
+use crate::options::{ForkInfo, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
 use crate::read::Snapshot;
 use crate::recovery::recover;
 use crate::writer::Writer;
 
 mod shared;
+mod versions;
 
 pub(crate) use shared::Shared;
 use shared::{Admin, Entry};
@@ -70,14 +71,19 @@ impl Store {
         create_directory(&*env, &options.directory, &log_directory)
             .map_err(|source| OpenError::Io { path: log_directory.clone(), source })?;
         let lock_file = lock(&*env, &options.directory)?;
-        let mut recovered = recover(&env, log_directory.clone(), progress)?;
+        let retention = Retention::new(&options);
+        let mut recovered = recover(&env, log_directory.clone(), &retention, progress)?;
         let sizes = SegmentSizes { min_bytes: options.segment_bytes_min, max_bytes: options.segment_bytes_max };
-        let (log_writer, chain) = LogWriter::open(Arc::clone(&env), log_directory, sizes, recovered.tail.take())?;
-        let queue = Arc::new(LogQueue::new(chain.next_sequence));
+        let (log_writer, chain) =
+            LogWriter::open(Arc::clone(&env), log_directory.clone(), sizes, recovered.tail.take())?;
+        let places = std::mem::take(&mut recovered.places);
+        let queue = Arc::new(LogQueue::new(chain.next_sequence, places));
         let log_thread = spawn_log_thread(&*env, log_writer, &queue)?;
         let shared = Shared {
             env,
             queue,
+            log_directory,
+            retention,
             log_thread: Mutex::new(Some(log_thread)),
             lock_file: Mutex::new(Some(lock_file)),
             admin: Mutex::new(Admin { next_fork: recovered.next_fork, reserved_end: recovered.next_fork }),
@@ -86,6 +92,7 @@ impl Store {
             report: recovered.report,
         };
         shared.fill_table(recovered)?;
+        shared.trim_history();
         Ok(Store(Arc::new(shared)))
     }
 
@@ -112,39 +119,6 @@ impl Store {
         self.0.table.read().by_name.get(name).copied()
     }
 
-    /// Makes a fork of the last published version of `parent`. Takes the same time however much it holds.
-    ///
-    /// # Errors
-    /// The name is taken or too long, the parent does not exist, or the store cannot write.
-    pub fn fork(&self, parent: ForkId, options: ForkOptions) -> Result<(ForkInfo, DurableTicket), ForkError> {
-        check_name(&options.name)?;
-        self.0.queue.health()?;
-        let mut admin = self.0.admin.lock();
-        let parent = {
-            let table = self.0.table.read();
-            table.check_free(&options.name)?;
-            Arc::clone(&table.by_id.get(&parent).ok_or(StoreError::NoSuchFork(parent))?.fork)
-        };
-        let mut head = parent.published.lock().clone();
-        let durable = parent.is_durable() && options.durability == Durability::Durable;
-        let id = self.0.take_fork_id(&mut admin)?;
-        let origin = Version { fork: parent.id, lsn: head.lsn };
-        let created_at_micros = self.0.env.now_micros();
-        let mut ticket = DurableTicket::NONE;
-        if durable {
-            let name = &options.name;
-            let record = RecordRef::ForkCreated { fork: id, name, created_at_micros, parent: Some(origin) };
-            ticket = self.0.queue.append(&record)?;
-            head.ticket = ticket;
-        }
-        let durability = if durable { Durability::Durable } else { Durability::Ephemeral };
-        let fork = Fork::new(id, Some(origin), durability, created_at_micros, head);
-        let entry = Entry { fork: Arc::new(fork), name: options.name };
-        let info = entry.info();
-        self.0.table.write().insert(entry);
-        Ok((info, ticket))
-    }
-
     /// Gives a fork another name; its own is fine.
     ///
     /// # Errors
@@ -165,11 +139,7 @@ impl Store {
         if fork.is_durable() {
             ticket = self.0.queue.append(&RecordRef::ForkRenamed { fork: id, name })?;
         }
-        let mut table = self.0.table.write();
-        let entry = table.by_id.get_mut(&id).expect("forks are dropped under the admin lock");
-        let previous = std::mem::replace(&mut entry.name, name.to_owned());
-        table.by_name.remove(&previous);
-        table.by_name.insert(name.to_owned(), id);
+        self.0.table.write().rename(id, name);
         Ok(ticket)
     }
 
@@ -198,6 +168,7 @@ impl Store {
         }
         let entry = self.0.table.write().remove(id);
         drop(admin);
+        self.0.retention.close(id, &fork.history);
         // Frees what only this fork held, without a lock.
         drop((entry, fork));
         Ok(ticket)
@@ -300,6 +271,8 @@ impl Store {
             queue_waits: counters.queue_waits.load(Ordering::Relaxed),
             log_busy_ns: counters.log_busy_ns.load(Ordering::Relaxed),
             segment: counters.segment.load(Ordering::Relaxed),
+            pins: self.0.retention.pins(),
+            pin_bytes: self.0.retention.held_bytes(),
         }
     }
 

@@ -18,10 +18,12 @@ use bytes::Bytes;
 use crate::checkpoint::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_MAX, Checkpoints};
 use crate::error::{Fault, StoreError, WriteError};
 use crate::fork::{Fork, WriterSlot};
+use crate::history::LastPin;
 use crate::ids::{CheckpointId, DurableTicket, ForkId, KeyspaceId, Lsn, Version};
 use crate::log::{RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES, RecordRef, put_operation};
 use crate::read::{Cursor, Direction, Published, Read, ValueRef};
 use crate::store::Shared;
+use crate::tree::meter;
 use crate::undo::{UndoLog, UndoMark};
 
 /// The longest key in bytes: keys lie inside of tree nodes, which must hold at least a few.
@@ -47,6 +49,9 @@ pub struct Writer {
     /// The last commit with the working tree; the transaction's writes are in the tree already.
     head: Published,
     published: Lsn,
+    last_pin: LastPin,
+    /// Bytes that commits since the last pin left to it.
+    displaced_bytes: u64,
     checkpoints: Option<Box<Checkpoints>>,
     undo: UndoLog,
     operations: Vec<u8>,
@@ -96,6 +101,8 @@ impl Writer {
         Ok(Writer {
             store,
             published: head.lsn,
+            last_pin: fork.history.last(),
+            displaced_bytes: 0,
             head,
             fork,
             checkpoints,
@@ -146,7 +153,9 @@ impl Writer {
         if bytes > RECORD_BYTES_MAX {
             return Err(WriteError::TransactionTooLarge { bytes, limit: RECORD_BYTES_MAX });
         }
+        meter::enter(self.last_pin.epoch);
         let written = self.undo.write(Arc::make_mut(&mut self.head.root), keyspace, key, value);
+        self.displaced_bytes += meter::take_displaced();
         if written.changed {
             put_operation(&mut self.operations, keyspace, key, value);
         }
@@ -171,7 +180,9 @@ impl Writer {
         assert_eq!(savepoint.transaction, self.transaction, "a savepoint lives as long as its transaction");
         assert!(savepoint.operations <= self.operations.len(), "a savepoint ends with the writes before it");
         if savepoint.operations < self.operations.len() {
+            meter::enter(self.last_pin.epoch);
             self.undo.undo(Arc::make_mut(&mut self.head.root), savepoint.undo);
+            self.displaced_bytes += meter::take_displaced();
             self.operations.truncate(savepoint.operations);
         }
     }
@@ -179,7 +190,9 @@ impl Writer {
     /// Undoes all writes of the transaction and ends it.
     pub fn rollback(&mut self) {
         if self.has_changes() {
+            meter::enter(self.last_pin.epoch);
             self.undo.undo(Arc::make_mut(&mut self.head.root), UndoLog::default().mark());
+            self.displaced_bytes += meter::take_displaced();
         }
         self.end_transaction();
     }
@@ -280,6 +293,11 @@ impl Writer {
             let previous = std::mem::replace(&mut *self.fork.published.lock(), self.head.clone());
             // Freeing what only the previous version held happens here, outside of the lock.
             drop(previous);
+            if self.fork.is_durable() && self.last_pin.is_behind(self.head.lsn, self.head.timestamp_micros) {
+                let displaced_bytes = std::mem::take(&mut self.displaced_bytes);
+                let (id, history) = (self.fork.id, &self.fork.history);
+                self.last_pin = self.store.retention.pin(id, history, self.head.clone(), displaced_bytes);
+            }
         }
     }
 

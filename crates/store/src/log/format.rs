@@ -126,6 +126,12 @@ pub(crate) fn seal_frame(
     crc
 }
 
+/// How long the frame at `offset` claims to be, header included; `None` without room for a header.
+pub(crate) fn frame_bytes(segment: &[u8], offset: usize) -> Option<usize> {
+    let header = segment.get(offset..offset.checked_add(FRAME_HEADER_BYTES)?)?;
+    (read_u32(header, 0) == FRAME_MAGIC).then(|| FRAME_HEADER_BYTES + read_u32(header, 4) as usize)
+}
+
 /// The intact frame at `offset` of a segment: its header and where its payload is. `None` if there is none.
 pub(crate) fn read_frame(segment: &[u8], offset: usize, salt: u64) -> Option<(FrameHeader, Range<usize>)> {
     let header = segment.get(offset..offset.checked_add(FRAME_HEADER_BYTES)?)?;

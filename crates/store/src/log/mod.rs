@@ -9,16 +9,21 @@
 //! written whole or not at all.
 
 mod format;
+mod places;
 mod queue;
+mod range;
 mod reader;
 mod record;
 mod scan;
 mod writer;
 
-pub use reader::LogReader;
+pub use reader::{LogFile, LogReader};
 pub use record::{LogRecord, LogRecordKind, Operation};
 
+pub(crate) use format::FRAME_HEADER_BYTES;
+pub(crate) use places::LogPlaces;
 pub(crate) use queue::{LogQueue, QUEUE_BYTES_MAX, RECORD_BYTES_MAX};
+pub(crate) use range::{RangeReader, Step};
 pub(crate) use record::{
     BadRecord, OperationRef, RECORD_OVERHEAD_BYTES, RecordRef, operations, put_operation, take_record,
 };

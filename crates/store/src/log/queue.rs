@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::format::FRAME_HEADER_BYTES;
+use super::places::LogPlaces;
 use super::record::{RecordRef, append_record};
 use crate::error::{Poison, StoreError};
 use crate::ids::DurableTicket;
@@ -52,6 +53,8 @@ pub(crate) struct LogQueue {
     durable_listeners: RwLock<Vec<DurableListener>>,
     failure_listeners: RwLock<Vec<FailureListener>>,
     pub(crate) counters: Counters,
+    /// Where durable records are.
+    pub(crate) places: LogPlaces,
 }
 
 #[derive(Default)]
@@ -89,7 +92,7 @@ pub(crate) struct Batch {
 
 impl LogQueue {
     /// A queue that continues a log whose next record is `next_sequence`; all before are durable.
-    pub(crate) fn new(next_sequence: u64) -> LogQueue {
+    pub(crate) fn new(next_sequence: u64, places: LogPlaces) -> LogQueue {
         LogQueue {
             pending: Mutex::new(Pending {
                 frame: vec![0; FRAME_HEADER_BYTES],
@@ -108,6 +111,7 @@ impl LogQueue {
             durable_listeners: RwLock::default(),
             failure_listeners: RwLock::default(),
             counters: Counters::default(),
+            places,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reading a log without opening the store: for tests, tools and replicas.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,6 +20,15 @@ pub struct LogReader {
     failed: bool,
 }
 
+/// A file of a log, and how much of it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFile {
+    /// The segment.
+    pub path: PathBuf,
+    /// Bytes from its start that belong to what was read: all of it, except for the last one.
+    pub bytes: u64,
+}
+
 struct OpenFrame {
     frame: Frame,
     rest: Bytes,
@@ -31,6 +40,15 @@ impl LogReader {
     pub(crate) fn open(log_directory: &Path, env: Arc<dyn Env>) -> Result<LogReader, LogError> {
         let scanner = Scanner::new(env, log_directory.to_path_buf(), true)?;
         Ok(LogReader { scanner, frame: None, failed: false })
+    }
+
+    /// The files of the part that was read, in order. Copied up to the bytes named, they are a log that ends
+    /// where this reader is, whatever a live writer appends meanwhile.
+    ///
+    /// # Errors
+    /// A segment that cannot be looked at.
+    pub fn files(&self) -> Result<Vec<LogFile>, LogError> {
+        self.scanner.files()
     }
 
     fn read(&mut self) -> Result<Option<LogRecord>, LogError> {

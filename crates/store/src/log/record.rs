@@ -12,6 +12,8 @@
 //! | 5 keyspaces allocated | first, count |
 //! | 6 fork ids reserved | the first id that is not reserved |
 //! | 7 call without a commit | fork, call (to the end) |
+//! | 8 fork with an expiry created | as 2, then expires at (i64, 8 bytes) |
+//! | 9 fork replaced | fork, the fork whose name it takes and which is dropped |
 //!
 //! An operation is 1, keyspace, key, value (put) or 2, keyspace, key (delete).
 
@@ -26,6 +28,8 @@ const KIND_FORK_RENAMED: u8 = 4;
 const KIND_KEYSPACES_ALLOCATED: u8 = 5;
 const KIND_FORK_IDS_RESERVED: u8 = 6;
 const KIND_CALL: u8 = 7;
+const KIND_FORK_WITH_EXPIRY_CREATED: u8 = 8;
+const KIND_FORK_REPLACED: u8 = 9;
 
 const OPERATION_PUT: u8 = 1;
 const OPERATION_DELETE: u8 = 2;
@@ -36,13 +40,41 @@ pub(crate) const RECORD_OVERHEAD_BYTES: usize = 64;
 /// A record as it lies in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordRef<'a> {
-    Commit { version: Version, timestamp_micros: i64, operations: &'a [u8], call: &'a [u8] },
-    ForkCreated { fork: ForkId, name: &'a str, created_at_micros: i64, parent: Option<Version> },
-    ForkDropped { fork: ForkId },
-    ForkRenamed { fork: ForkId, name: &'a str },
-    KeyspacesAllocated { first: KeyspaceId, count: u32 },
-    ForkIdsReserved { end: ForkId },
-    Call { fork: ForkId, call: &'a [u8] },
+    Commit {
+        version: Version,
+        timestamp_micros: i64,
+        operations: &'a [u8],
+        call: &'a [u8],
+    },
+    ForkCreated {
+        fork: ForkId,
+        name: &'a str,
+        created_at_micros: i64,
+        parent: Option<Version>,
+        expires_at_micros: Option<i64>,
+    },
+    ForkDropped {
+        fork: ForkId,
+    },
+    ForkReplaced {
+        fork: ForkId,
+        replaced: ForkId,
+    },
+    ForkRenamed {
+        fork: ForkId,
+        name: &'a str,
+    },
+    KeyspacesAllocated {
+        first: KeyspaceId,
+        count: u32,
+    },
+    ForkIdsReserved {
+        end: ForkId,
+    },
+    Call {
+        fork: ForkId,
+        call: &'a [u8],
+    },
 }
 
 /// One write of a commit as it lies in a record.
@@ -68,8 +100,9 @@ impl RecordRef<'_> {
                 put_bytes(out, operations);
                 out.extend_from_slice(call);
             }
-            RecordRef::ForkCreated { fork, name, created_at_micros, parent } => {
-                out.push(KIND_FORK_CREATED);
+            RecordRef::ForkCreated { fork, name, created_at_micros, parent, expires_at_micros } => {
+                let expires = expires_at_micros.is_some();
+                out.push(if expires { KIND_FORK_WITH_EXPIRY_CREATED } else { KIND_FORK_CREATED });
                 put_number(out, fork.get());
                 put_bytes(out, name.as_bytes());
                 out.extend_from_slice(&created_at_micros.to_le_bytes());
@@ -78,6 +111,14 @@ impl RecordRef<'_> {
                     put_number(out, parent.fork.get());
                     put_number(out, parent.lsn.get());
                 }
+                if let Some(expires_at_micros) = expires_at_micros {
+                    out.extend_from_slice(&expires_at_micros.to_le_bytes());
+                }
+            }
+            RecordRef::ForkReplaced { fork, replaced } => {
+                out.push(KIND_FORK_REPLACED);
+                put_number(out, fork.get());
+                put_number(out, replaced.get());
             }
             RecordRef::ForkDropped { fork } => {
                 out.push(KIND_FORK_DROPPED);
@@ -125,7 +166,7 @@ impl RecordRef<'_> {
                 operations: input.bytes()?,
                 call: input.rest(),
             },
-            KIND_FORK_CREATED => RecordRef::ForkCreated {
+            kind @ (KIND_FORK_CREATED | KIND_FORK_WITH_EXPIRY_CREATED) => RecordRef::ForkCreated {
                 fork: input.fork()?,
                 name: input.text()?,
                 created_at_micros: input.timestamp()?,
@@ -134,7 +175,12 @@ impl RecordRef<'_> {
                     1 => Some(input.version()?),
                     _ => return Err(BadRecord),
                 },
+                expires_at_micros: match kind {
+                    KIND_FORK_WITH_EXPIRY_CREATED => Some(input.timestamp()?),
+                    _ => None,
+                },
             },
+            KIND_FORK_REPLACED => RecordRef::ForkReplaced { fork: input.fork()?, replaced: input.fork()? },
             KIND_FORK_DROPPED => RecordRef::ForkDropped { fork: input.fork()? },
             KIND_FORK_RENAMED => RecordRef::ForkRenamed { fork: input.fork()?, name: input.text()? },
             KIND_KEYSPACES_ALLOCATED => {
@@ -326,6 +372,15 @@ pub enum LogRecordKind {
         parent: Option<Version>,
         /// When, in microseconds since the Unix epoch.
         created_at_micros: i64,
+        /// When it is to be dropped, in microseconds since the Unix epoch.
+        expires_at_micros: Option<i64>,
+    },
+    /// A fork was dropped and another got its name.
+    ForkReplaced {
+        /// The one that has the name now.
+        fork: ForkId,
+        /// The one that was dropped.
+        replaced: ForkId,
     },
     /// A fork was dropped.
     ForkDropped {
@@ -374,9 +429,11 @@ impl LogRecordKind {
                     .collect::<Result<_, _>>()?;
                 LogRecordKind::Commit { version, timestamp_micros, operations, call: share(call) }
             }
-            RecordRef::ForkCreated { fork, name, created_at_micros, parent } => {
-                LogRecordKind::ForkCreated { fork, name: name.to_owned(), parent, created_at_micros }
+            RecordRef::ForkCreated { fork, name, created_at_micros, parent, expires_at_micros } => {
+                let name = name.to_owned();
+                LogRecordKind::ForkCreated { fork, name, parent, created_at_micros, expires_at_micros }
             }
+            RecordRef::ForkReplaced { fork, replaced } => LogRecordKind::ForkReplaced { fork, replaced },
             RecordRef::ForkDropped { fork } => LogRecordKind::ForkDropped { fork },
             RecordRef::ForkRenamed { fork, name } => LogRecordKind::ForkRenamed { fork, name: name.to_owned() },
             RecordRef::KeyspacesAllocated { first, count } => LogRecordKind::KeyspacesAllocated { first, count },
@@ -412,8 +469,12 @@ mod tests {
             let version = Version { fork, lsn: Lsn::new(number ^ u64::from(small)) };
             check(RecordRef::Commit { version, timestamp_micros: time, operations: &bytes, call: text.as_bytes() });
             for parent in [None, Some(version)] {
-                check(RecordRef::ForkCreated { fork, name: &text, created_at_micros: time, parent });
+                for expires_at_micros in [None, Some(time)] {
+                    let created_at_micros = time;
+                    check(RecordRef::ForkCreated { fork, name: &text, created_at_micros, parent, expires_at_micros });
+                }
             }
+            check(RecordRef::ForkReplaced { fork, replaced: ForkId::new(u64::from(small)) });
             check(RecordRef::ForkDropped { fork });
             check(RecordRef::ForkRenamed { fork, name: &text });
             check(RecordRef::KeyspacesAllocated { first: KeyspaceId::new(small), count: small });

@@ -22,6 +22,7 @@ use tine_base::Env;
 use super::format::{
     FORMAT_VERSION, FRAME_ALIGNMENT, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError, read_frame,
 };
+use super::reader::LogFile;
 use crate::error::LogError;
 
 /// The file of a segment.
@@ -111,6 +112,18 @@ impl Scanner {
     /// Bytes of log scanned so far.
     pub(crate) fn position(&self) -> u64 {
         self.bytes_before + if self.current.is_some() { self.offset as u64 } else { 0 }
+    }
+
+    /// The segments up to the present place.
+    pub(crate) fn files(&self) -> Result<Vec<LogFile>, LogError> {
+        let Some(current) = &self.current else { return Ok(Vec::new()) };
+        let whole = |number| {
+            let path = segment_path(&self.directory, number);
+            let length = self.env.open(&path, tine_base::OpenMode::Read).and_then(|file| file.len());
+            length.map(|bytes| LogFile { path: path.clone(), bytes }).map_err(|source| LogError::Io { path, source })
+        };
+        let last = LogFile { path: current.path.clone(), bytes: self.offset as u64 };
+        (1..current.header.number).map(whole).chain([Ok(last)]).collect()
     }
 
     /// Total size of the segment files.

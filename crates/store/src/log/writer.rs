@@ -157,6 +157,8 @@ impl LogWriter {
             seal_frame(&mut batch.frame, salt, batch.records, batch.first_sequence, self.epoch, self.previous_crc);
         self.current.file.write_all_at(&batch.frame, self.position)?;
         self.current.file.sync_data()?;
+        let segment = self.current.header.number;
+        queue.places.note(batch.first_sequence, segment, self.position, length);
         self.position += length;
         if self.preparing.is_none() && self.position > self.current.length / 2 {
             self.preparing = self.prepare();

@@ -1,6 +1,7 @@
 //! What is behind the handles of a store.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -10,15 +11,19 @@ use tine_base::{Env, EnvFile};
 use super::{FORK_ID_BLOCK, LOG_WAIT_MAX, MAIN_NAME};
 use crate::error::{ForkError, StoreError};
 use crate::fork::Fork;
-use crate::ids::ForkId;
+use crate::history::Retention;
+use crate::ids::{DurableTicket, ForkId};
 use crate::log::{LogQueue, RecordRef};
 use crate::options::{Durability, ForkInfo, RecoveryReport};
+use crate::read::Published;
 use crate::recovery::{Recovered, RecoveredFork};
 
 /// What handles, writers and the log thread's starter share.
 pub(crate) struct Shared {
     pub(crate) env: Arc<dyn Env>,
     pub(crate) queue: Arc<LogQueue>,
+    pub(super) log_directory: PathBuf,
+    pub(crate) retention: Retention,
     pub(super) log_thread: Mutex<Option<JoinHandle<()>>>,
     /// Held by flock while the store is open.
     pub(super) lock_file: Mutex<Option<Box<dyn EnvFile>>>,
@@ -54,15 +59,20 @@ impl Shared {
         if admin.next_fork == ForkId::MAIN {
             let created_at_micros = self.env.now_micros();
             let (fork, name) = (ForkId::MAIN, MAIN_NAME);
-            self.queue.append(&RecordRef::ForkCreated { fork, name, created_at_micros, parent: None })?;
-            forks.insert(ForkId::MAIN, RecoveredFork::first(name, created_at_micros));
+            let (parent, expires_at_micros) = (None, None);
+            let record = RecordRef::ForkCreated { fork, name, created_at_micros, parent, expires_at_micros };
+            self.queue.append(&record)?;
+            let empty = Published::empty(DurableTicket::NONE);
+            forks.insert(fork, RecoveredFork::new(name, None, created_at_micros, None, empty, &self.retention));
             admin.next_fork = ForkId::new(ForkId::MAIN.get() + 1);
         }
         self.reserve_fork_ids(&mut admin)?;
         let mut table = self.table.write();
-        for (id, RecoveredFork { name, parent, created_at_micros, head }) in forks {
-            let fork = Arc::new(Fork::new(id, parent, Durability::Durable, created_at_micros, head));
-            table.insert(Entry { fork, name });
+        for (id, recovered) in forks {
+            let RecoveredFork { name, parent, created_at_micros, expires_at_micros, head, history, .. } = recovered;
+            let durability = Durability::Durable;
+            let fork = Fork::new(id, parent, durability, created_at_micros, expires_at_micros, history, head);
+            table.insert(Entry { fork: Arc::new(fork), name });
         }
         Ok(())
     }
@@ -126,6 +136,14 @@ impl Table {
         assert_eq!(self.by_id.len(), self.by_name.len(), "names are unique");
     }
 
+    /// Gives a fork a free name.
+    pub(super) fn rename(&mut self, id: ForkId, name: &str) {
+        let entry = self.by_id.get_mut(&id).expect("forks are dropped under the admin lock");
+        let previous = std::mem::replace(&mut entry.name, name.to_owned());
+        self.by_name.remove(&previous);
+        self.by_name.insert(name.to_owned(), id);
+    }
+
     pub(super) fn remove(&mut self, id: ForkId) -> Option<Entry> {
         let entry = self.by_id.remove(&id)?;
         self.by_name.remove(&entry.name);
@@ -142,6 +160,7 @@ impl Entry {
             head: self.fork.published.lock().lsn,
             durability: self.fork.durability,
             created_at_micros: self.fork.created_at_micros,
+            expires_at_micros: self.fork.expires_at_micros,
         }
     }
 }

@@ -3,6 +3,7 @@ use std::sync::Weak;
 use tine_base::SystemEnv;
 
 use super::*;
+use crate::options::{Durability, ForkOptions};
 use crate::root::Root;
 
 fn root_of(store: &Store, fork: ForkId) -> Weak<Root> {
@@ -22,7 +23,8 @@ fn dropped_forks_free_their_memory() {
     let store = Store::open(StoreOptions::new(directory.path()), Arc::new(SystemEnv)).expect("open");
     put(&store, ForkId::MAIN, b"shared");
     let make = |name: &str| {
-        let options = ForkOptions { name: name.to_owned(), durability: Durability::Ephemeral };
+        let options =
+            ForkOptions { name: name.to_owned(), durability: Durability::Ephemeral, ..ForkOptions::default() };
         store.fork(ForkId::MAIN, options).expect("fork").0.id
     };
     let (first, second) = (make("first"), make("second"));
@@ -40,15 +42,17 @@ fn dropped_forks_free_their_memory() {
     assert_eq!((first_root.strong_count(), second_root.strong_count()), (0, 0));
 }
 
-/// A version that was replaced is freed by the publication that replaces it.
+/// A version that was replaced is freed by the publication that replaces it, unless it is pinned.
 #[test]
 fn replaced_versions_free_their_memory() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let store = Store::open(StoreOptions::new(directory.path()), Arc::new(SystemEnv)).expect("open");
+    put(&store, ForkId::MAIN, b"pinned as the first in a long time");
+    let pinned = root_of(&store, ForkId::MAIN);
     put(&store, ForkId::MAIN, b"old");
     let old = root_of(&store, ForkId::MAIN);
     put(&store, ForkId::MAIN, b"new");
-    assert_eq!(old.strong_count(), 0);
+    assert_eq!((pinned.strong_count(), old.strong_count()), (1, 0));
 }
 
 /// Fork numbers of ephemeral forks stay used beyond the block that is reserved at the opening.
@@ -57,7 +61,7 @@ fn fork_numbers_are_reserved_ahead() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let open = || Store::open(StoreOptions::new(directory.path()), Arc::new(SystemEnv)).expect("open");
     let fork = |store: &Store| {
-        let options = ForkOptions { name: "e".to_owned(), durability: Durability::Ephemeral };
+        let options = ForkOptions { name: "e".to_owned(), durability: Durability::Ephemeral, ..ForkOptions::default() };
         let id = store.fork(ForkId::MAIN, options).expect("fork").0.id;
         store.drop_fork(id).expect("drop");
         id

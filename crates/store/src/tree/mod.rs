@@ -10,6 +10,7 @@
 //! - `length` is the number of records in the leaves.
 
 mod cursor;
+pub(crate) mod meter;
 mod records;
 
 use std::sync::Arc;

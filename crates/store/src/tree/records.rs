@@ -13,6 +13,8 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use super::meter;
+
 /// Values above this many bytes are stored outside of the node: copying a node for a small change must not
 /// copy them, and a quarter of [`super::NODE_BYTES`] still lets several records share a node.
 pub(super) const INLINE_VALUE_BYTES_MAX: usize = 1024;
@@ -41,7 +43,6 @@ struct Slot {
     value: u32,
 }
 
-#[derive(Default)]
 pub(super) struct Records {
     slots: Vec<Slot>,
     heap: Vec<u8>,
@@ -49,10 +50,33 @@ pub(super) struct Records {
     /// Bytes that all keys start with; there may be more.
     prefix_length: usize,
     large: Vec<Arc<[u8]>>,
+    /// The [`meter`] epoch in which the node was made.
+    born: u64,
+}
+
+impl Default for Records {
+    fn default() -> Records {
+        Records {
+            slots: Vec::new(),
+            heap: Vec::new(),
+            dead_bytes: 0,
+            prefix_length: 0,
+            large: Vec::new(),
+            born: meter::epoch(),
+        }
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        let large = self.large.iter().filter(|value| Arc::strong_count(value) == 1).map(|value| value.len());
+        meter::free(self.memory_bytes() + large.sum::<usize>());
+    }
 }
 
 impl Clone for Records {
     fn clone(&self) -> Records {
+        meter::displace(self.born, self.memory_bytes());
         if self.dead_bytes > 0 || self.prefix_length != self.shared_prefix(0, self.slots.len()) {
             return self.copy_range(0, self.slots.len());
         }
@@ -60,7 +84,14 @@ impl Clone for Records {
         slots.extend_from_slice(&self.slots);
         let mut heap = Vec::with_capacity(self.heap.len() + HEAP_SPARE_BYTES);
         heap.extend_from_slice(&self.heap);
-        Records { slots, heap, dead_bytes: 0, prefix_length: self.prefix_length, large: self.large.clone() }
+        Records {
+            slots,
+            heap,
+            dead_bytes: 0,
+            prefix_length: self.prefix_length,
+            large: self.large.clone(),
+            born: meter::epoch(),
+        }
     }
 }
 
@@ -82,6 +113,10 @@ impl Records {
         }
         let start = slot.offset as usize + usize::from(slot.key_length);
         &self.heap[start..start + slot.value as usize]
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.heap.len() + self.slots.len() * size_of::<Slot>()
     }
 
     /// Bytes that a fresh copy would hold, slots included.
@@ -187,7 +222,9 @@ impl Records {
         self.dead_bytes += usize::from(slot.key_length);
         if slot.kind == KIND_LARGE {
             let moved = self.large.len() as u32 - 1;
-            self.large.swap_remove(slot.value as usize);
+            let removed = self.large.swap_remove(slot.value as usize);
+            // It may be as young as the epoch; then this counts too much.
+            meter::displace(0, removed.len());
             if moved != slot.value {
                 let owner = self.slots.iter_mut().find(|other| other.kind == KIND_LARGE && other.value == moved);
                 owner.expect("every large value has a slot").value = slot.value;
@@ -230,6 +267,7 @@ impl Records {
             dead_bytes: 0,
             prefix_length: self.shared_prefix(start, end),
             large: Vec::new(),
+            born: meter::epoch(),
         };
         for index in start..end {
             let slot = copy.append(self.key(index), self.stored(index));

@@ -7,6 +7,7 @@ mod crash_env;
 mod damage;
 mod faults;
 mod forks;
+mod history;
 mod model;
 mod support;
 mod transactions;

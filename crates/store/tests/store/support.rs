@@ -29,7 +29,7 @@ pub fn open(directory: &Path) -> Result<Store, OpenError> {
 }
 
 pub fn fork_options(name: &str, durability: Durability) -> ForkOptions {
-    ForkOptions { name: name.to_owned(), durability }
+    ForkOptions { name: name.to_owned(), durability, ..ForkOptions::default() }
 }
 
 /// Commits one record on a fork, published, and returns the fork's LSN.
@@ -137,6 +137,10 @@ fn apply(replayed: &mut Replayed, kind: LogRecordKind) {
         }
         LogRecordKind::ForkRenamed { fork, name } => {
             replayed.forks.get_mut(&fork).expect("the fork was created before").name = name;
+        }
+        LogRecordKind::ForkReplaced { fork, replaced } => {
+            let dropped = replayed.forks.remove(&replaced).expect("the replaced fork was created before");
+            replayed.forks.get_mut(&fork).expect("the fork was created before").name = dropped.name;
         }
         LogRecordKind::KeyspacesAllocated { .. }
         | LogRecordKind::ForkIdsReserved { .. }

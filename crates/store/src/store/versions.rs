@@ -1,0 +1,237 @@
+//! Older versions of forks, and forks made from them.
+
+use std::sync::Arc;
+
+use super::{LOG_WAIT_MAX, Shared, Store, check_name};
+use crate::error::{ForkError, HistoryError, StoreError};
+use crate::fork::Fork;
+use crate::history::VersionAt;
+use crate::ids::{DurableTicket, ForkId, Lsn, Version};
+use crate::log::{RangeReader, RecordRef, Step};
+use crate::options::{Durability, ForkInfo, ForkOptions};
+use crate::read::{Published, Snapshot};
+use crate::store::shared::Entry;
+use crate::tree::meter;
+
+impl Store {
+    /// Makes a fork of the last published version of `parent`. Takes the same time however much it holds.
+    ///
+    /// # Errors
+    /// The name is taken or too long, the parent does not exist, or the store cannot write.
+    pub fn fork(&self, parent: ForkId, options: ForkOptions) -> Result<(ForkInfo, DurableTicket), ForkError> {
+        let base = |fork: &Fork| fork.published.lock().clone();
+        self.fork_of(Some((parent, &base)), options)
+    }
+
+    /// Makes a fork of an older version, which stays as it is whatever becomes of its own fork.
+    ///
+    /// # Errors
+    /// As for [`Store::fork`].
+    pub fn fork_from(&self, base: &Snapshot, options: ForkOptions) -> Result<(ForkInfo, DurableTicket), ForkError> {
+        let published = |_: &Fork| base.published().clone();
+        self.fork_of(Some((base.version().fork, &published)), options)
+    }
+
+    /// Makes a fork that starts from the empty state, at LSN 0, like the store's first one.
+    ///
+    /// # Errors
+    /// As for [`Store::fork`].
+    pub fn fork_empty(&self, options: ForkOptions) -> Result<(ForkInfo, DurableTicket), ForkError> {
+        self.fork_of(None, options)
+    }
+
+    #[allow(clippy::type_complexity)] // One use; a name would say less.
+    fn fork_of(
+        &self,
+        parent: Option<(ForkId, &dyn Fn(&Fork) -> Published)>,
+        options: ForkOptions,
+    ) -> Result<(ForkInfo, DurableTicket), ForkError> {
+        check_name(&options.name)?;
+        self.0.queue.health()?;
+        let mut admin = self.0.admin.lock();
+        let mut head = Published::empty(DurableTicket::NONE);
+        let mut origin = None;
+        let mut durable = options.durability == Durability::Durable;
+        {
+            let table = self.0.table.read();
+            table.check_free(&options.name)?;
+            if let Some((parent, base)) = parent {
+                let parent = &table.by_id.get(&parent).ok_or(StoreError::NoSuchFork(parent))?.fork;
+                head = base(parent);
+                durable &= parent.is_durable();
+                origin = Some(Version { fork: parent.id, lsn: head.lsn });
+            }
+        }
+        let id = self.0.take_fork_id(&mut admin)?;
+        let created_at_micros = self.0.env.now_micros();
+        let (name, expires_at_micros) = (&options.name, options.expires_at_micros);
+        let mut ticket = DurableTicket::NONE;
+        if durable {
+            let record =
+                RecordRef::ForkCreated { fork: id, name, created_at_micros, parent: origin, expires_at_micros };
+            ticket = self.0.queue.append(&record)?;
+            head.ticket = ticket;
+        }
+        let durability = if durable { Durability::Durable } else { Durability::Ephemeral };
+        let history = self.0.retention.begin(head.clone());
+        let fork = Fork::new(id, origin, durability, created_at_micros, expires_at_micros, history, head);
+        let entry = Entry { fork: Arc::new(fork), name: options.name };
+        let info = entry.info();
+        self.0.table.write().insert(entry);
+        Ok((info, ticket))
+    }
+
+    /// Drops `replaced` and gives its name to `fork`, in one record: after a crash either both happened or neither.
+    ///
+    /// Both must be durable, or both ephemeral, or the log would tell half of it.
+    ///
+    /// # Errors
+    /// A fork does not exist, they differ in durability, or the store cannot write.
+    pub fn replace_fork(&self, replaced: ForkId, fork: ForkId) -> Result<DurableTicket, ForkError> {
+        self.0.queue.health()?;
+        let admin = self.0.admin.lock();
+        let (old, new) = (self.0.find(replaced)?, self.0.find(fork)?);
+        if old.is_durable() != new.is_durable() || replaced == fork {
+            return Err(ForkError::CannotReplace { replaced, fork });
+        }
+        let mut ticket = DurableTicket::NONE;
+        {
+            let mut dropped = old.dropped.lock();
+            if old.is_durable() {
+                ticket = self.0.queue.append(&RecordRef::ForkReplaced { fork, replaced })?;
+            }
+            *dropped = true;
+        }
+        let entry = {
+            let mut table = self.0.table.write();
+            let entry = table.remove(replaced).expect("forks are dropped under the admin lock");
+            table.rename(fork, &entry.name);
+            entry
+        };
+        drop(admin);
+        self.0.retention.close(replaced, &old.history);
+        // Frees what only this fork held, without a lock.
+        drop((entry, old));
+        Ok(ticket)
+    }
+
+    /// An older version of a fork, or of the forks it was made from: a fork shares its parent's past.
+    ///
+    /// Takes under a microsecond for one at hand (see [`StoreOptions::pins_max`](crate::StoreOptions)); any other is
+    /// made by applying logged commits to the nearest one before it, a few microseconds each.
+    ///
+    /// # Errors
+    /// It is not retained, there is no such version yet, or the log cannot be read.
+    pub fn snapshot_at(&self, id: ForkId, at: VersionAt) -> Result<Snapshot, HistoryError> {
+        let asked = self.0.find(id)?;
+        let head = asked.published.lock().clone();
+        if let VersionAt::Lsn(wanted) = at
+            && wanted > head.lsn
+        {
+            return Err(HistoryError::NoSuchVersion { fork: id, head: head.lsn });
+        }
+        let mut fork = Arc::clone(&asked);
+        loop {
+            let head = fork.published.lock().clone();
+            if let Some(nearest) = nearest(&fork, &head, at) {
+                return self.reach(&fork, nearest, &head, at);
+            }
+            let parent = fork.parent.filter(|parent| parent.lsn == fork.history.oldest());
+            let Some(parent) = parent.and_then(|parent| self.0.find(parent.fork).ok()) else {
+                return Err(HistoryError::NotRetained { fork: id, oldest: self.0.oldest(&asked) });
+            };
+            fork = parent;
+        }
+    }
+
+    /// The oldest LSN of a fork's past that can be asked for; every one from it to the head is retained, except on an
+    /// ephemeral fork.
+    ///
+    /// # Errors
+    /// The fork does not exist.
+    pub fn oldest_retained(&self, id: ForkId) -> Result<Lsn, StoreError> {
+        Ok(self.0.oldest(&*self.0.find(id)?))
+    }
+
+    /// Gives up the versions that fell out of the history's window since the last call, with their memory.
+    pub fn trim_history(&self) {
+        self.0.trim_history();
+    }
+
+    /// Brings `state`, a version of `fork`, to the one asked for.
+    fn reach(
+        &self,
+        fork: &Fork,
+        mut state: Published,
+        head: &Published,
+        at: VersionAt,
+    ) -> Result<Snapshot, HistoryError> {
+        let id = fork.id;
+        if state.lsn != head.lsn && at != VersionAt::Lsn(state.lsn) {
+            if !fork.is_durable() {
+                return Err(HistoryError::NotRetained { fork: id, oldest: head.lsn });
+            }
+            self.0.replay(id, &mut state, head, at)?;
+        }
+        Ok(Snapshot::new(Version { fork: id, lsn: state.lsn }, state))
+    }
+}
+
+/// The newest version at hand that is not behind the one asked for.
+fn nearest(fork: &Fork, head: &Published, at: VersionAt) -> Option<Published> {
+    if at.includes(head.lsn, head.timestamp_micros) { Some(head.clone()) } else { fork.history.nearest(at) }
+}
+
+impl Shared {
+    /// Applies the commits of a fork that the log has after `state`, up to the version asked for or `head`.
+    fn replay(&self, id: ForkId, state: &mut Published, head: &Published, at: VersionAt) -> Result<(), HistoryError> {
+        // Records that are still on their way to the disk cannot be read.
+        self.queue.wait_durable(head.ticket, LOG_WAIT_MAX)?;
+        let first = state.ticket.get() + 1;
+        let Some(place) = self.queue.places.at_or_before(first) else { return Ok(()) };
+        let mut reader = RangeReader::open(Arc::clone(&self.env), &self.log_directory, place)?;
+        let mut scratch = Vec::new();
+        meter::enter(self.retention.next_epoch());
+        let result = reader.visit(head.ticket.get(), &mut |sequence, record| {
+            let RecordRef::Commit { version, timestamp_micros, operations, .. } = record else {
+                return Ok(Step::Continue);
+            };
+            if version.fork != id || sequence < first {
+                return Ok(Step::Continue);
+            }
+            if !at.includes(version.lsn, timestamp_micros) {
+                return Ok(Step::Stop);
+            }
+            if version.lsn.get() != state.lsn.get() + 1 {
+                return Err("a commit does not follow the one before it on its fork");
+            }
+            state.apply(version.lsn, timestamp_micros, DurableTicket::new(sequence), operations, &mut scratch)?;
+            Ok(if at == VersionAt::Lsn(version.lsn) { Step::Stop } else { Step::Continue })
+        });
+        // What this copied is of the caller's version, no pin's.
+        meter::take_displaced();
+        Ok(result?)
+    }
+
+    /// Follows a fork's origins as far back as they are retained.
+    fn oldest(&self, fork: &Fork) -> Lsn {
+        let mut oldest = fork.history.oldest();
+        let mut parent = fork.parent;
+        while let Some(version) = parent.filter(|parent| parent.lsn == oldest) {
+            let Ok(fork) = self.find(version.fork) else { break };
+            oldest = oldest.min(fork.history.oldest());
+            parent = fork.parent;
+        }
+        oldest
+    }
+
+    pub(super) fn trim_history(&self) {
+        let forks: Vec<Arc<Fork>> = self.table.read().by_id.values().map(|entry| Arc::clone(&entry.fork)).collect();
+        let now_micros = self.env.now_micros();
+        let log_start = self.queue.places.sequence_within(self.retention.window_bytes);
+        for fork in forks {
+            let head = fork.published.lock().clone();
+            self.retention.trim(fork.id, &fork.history, &head, now_micros, log_start);
+        }
+    }
+}
