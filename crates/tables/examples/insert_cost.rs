@@ -78,7 +78,11 @@ fn main() {
     let (rows, sequences) = (table.keyspace(), schema.sequences_keyspace());
     for run in 0..3 {
         let fork = |name: &str| {
-            let options = ForkOptions { name: format!("{name}-{run}"), durability: Durability::Ephemeral, ..ForkOptions::default() };
+            let options = ForkOptions {
+                name: format!("{name}-{run}"),
+                durability: Durability::Ephemeral,
+                ..ForkOptions::default()
+            };
             let (fork, _) = store.fork(ForkId::MAIN, options).expect("the name is new");
             store.writer(fork.id).expect("the fork is new")
         };

@@ -45,7 +45,7 @@ pub use ids::{ColumnId, IndexId, TableId};
 pub use migrate::{Migration, erase, migrate};
 pub use read::{RowCursor, TableRead, TableSnapshot};
 pub use schema::{
-    COLUMNS_MAX, ColumnSchema, DatabaseSchema, INDEXES_MAX, IndexAlgorithm, IndexSchema, SchemaChange, SequenceSchema,
-    TABLES_MAX, TableSchedule, TableSchema,
+    COLUMNS_MAX, ColumnSchema, DatabaseSchema, INDEXES_MAX, IndexAlgorithm, IndexSchema, SchemaChange, SchemaStep,
+    SequenceSchema, TABLES_MAX, TableSchedule, TableSchema,
 };
 pub use write::{ROW_BYTES_MAX, SCHEDULE_INTERVAL_MICROS_MAX, TableSavepoint, TableWriter, WrittenRow};

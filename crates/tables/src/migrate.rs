@@ -1,8 +1,11 @@
 //! Bringing stored data in line with a changed schema.
 //!
-//! Only what [`DatabaseSchema::from_module_def`] accepts as compatible comes here, so rows and row
-//! keys stay as they are: new indexes are built from the rows, the entries of removed ones and the
-//! state of removed sequences are deleted. All of it happens in the writer's open transaction.
+//! Only what [`DatabaseSchema::from_module_def`] accepts as compatible comes here: rows get the default
+//! values of columns that were appended, new indexes are built from the rows, the entries of removed ones
+//! and the state of removed sequences are deleted. All of it happens in the writer's open transaction, so
+//! it is one commit of the fork and costs other forks nothing; rows are rewritten at once rather than when
+//! they are read, so that reading never has to know of older schemas. A table too large for one
+//! transaction is refused, and nothing has changed.
 
 use std::collections::HashSet;
 use std::ops::Bound;
@@ -12,10 +15,13 @@ use tine_store::{Direction, KeyspaceId, Read, Writer};
 
 use crate::error::TableError;
 use crate::schema::{DatabaseSchema, IndexSchema, TableSchema};
-use crate::write::{push_index_columns, put_entry, sequence};
+use crate::write::{ROW_BYTES_MAX, push_index_columns, put_entry, sequence};
 
 /// Rows or keys taken from a cursor at a time: the cursor cannot stay open while the writer writes.
 const BATCH_ENTRIES: usize = 1024;
+
+/// Bytes of rows that may get other keys in a migration: they are held in memory and written in one transaction.
+const REKEYED_BYTES_MAX: usize = 64 << 20;
 
 type Entry = (Vec<u8>, Vec<u8>);
 
@@ -24,6 +30,8 @@ type Entry = (Vec<u8>, Vec<u8>);
 pub struct Migration {
     /// Names of tables that are new.
     pub tables_added: Vec<Arc<str>>,
+    /// Names of tables whose rows got new columns, with the number of rows.
+    pub tables_rewritten: Vec<(Arc<str>, u64)>,
     /// Names of indexes on existing tables that were built.
     pub indexes_built: Vec<Arc<str>>,
     /// Names of indexes whose entries were deleted.
@@ -78,18 +86,78 @@ fn run(writer: &mut Writer, from: &DatabaseSchema, to: &DatabaseSchema) -> Resul
     }
     let filled: HashSet<KeyspaceId> = from.keyspaces().collect();
     for table in to.tables() {
-        if from.table(table.id).is_none() {
+        let Some(old) = from.table(table.id) else {
             migration.tables_added.push(table.name.clone());
             continue;
+        };
+        let mut rekeyed = false;
+        if old.columns.len() < table.columns.len() && !table.is_event {
+            let rows = writer.len(table.id.keyspace());
+            append_columns(writer, old, table)?;
+            migration.tables_rewritten.push((table.name.clone(), rows));
+            // Without a primary key the row's key is a hash of all of it, and index entries name that key.
+            rekeyed = table.primary_key.is_none() && rows > 0;
         }
         for index in table.secondary_indexes() {
-            if !filled.contains(&index.id.keyspace()) {
+            let is_filled = filled.contains(&index.id.keyspace());
+            if rekeyed && is_filled {
+                clear_keyspace(writer, index.id.keyspace())?;
+                build_index(writer, table, index)?;
+            }
+            if !is_filled {
                 build_index(writer, table, index)?;
                 migration.indexes_built.push(index.name.clone());
             }
         }
     }
     Ok(migration)
+}
+
+/// Appends the default values of the columns that `table` has more than `old` to every row.
+fn append_columns(writer: &mut Writer, old: &TableSchema, table: &TableSchema) -> Result<(), TableError> {
+    let mut appended = Vec::new();
+    for column in &table.columns[old.columns.len()..] {
+        let default = table.defaults.iter().find(|(of, _)| *of == column.position);
+        let (_, value) = default.expect("columns are appended only with a default value");
+        appended.extend_from_slice(value);
+    }
+    let keyspace = table.id.keyspace();
+    let in_place = table.primary_key.is_some();
+    let mut rewritten: Vec<Entry> = Vec::new();
+    let mut row_bytes = 0;
+    let (mut offsets, mut last) = (Vec::new(), None);
+    loop {
+        let batch = read_batch(writer, keyspace, last.as_deref())?;
+        let Some((key, _)) = batch.last() else { break };
+        last = Some(key.clone());
+        for (key, mut row) in batch {
+            row.extend_from_slice(&appended);
+            row_bytes += row.len();
+            if row.len() > ROW_BYTES_MAX {
+                let (name, size) = (table.name.clone(), row.len());
+                return Err(TableError::RowTooLarge { table: name, size, limit: ROW_BYTES_MAX });
+            }
+            if in_place {
+                writer.put(keyspace, &key, &row)?;
+                continue;
+            }
+            if row_bytes > REKEYED_BYTES_MAX {
+                return Err(TableError::TransactionTooLarge { limit_bytes: REKEYED_BYTES_MAX });
+            }
+            table.scan_stored(&row, &mut offsets)?;
+            let mut row_key = Vec::new();
+            table.layout.push_row_key(&table.columns, &row, &offsets, &mut row_key);
+            rewritten.push((row_key, row));
+        }
+    }
+    if !in_place {
+        // Old and new keys are mixed, so the old ones go first.
+        clear_keyspace(writer, keyspace)?;
+        for (row_key, row) in &rewritten {
+            writer.put(keyspace, row_key, row)?;
+        }
+    }
+    Ok(())
 }
 
 fn build_index(writer: &mut Writer, table: &TableSchema, index: &IndexSchema) -> Result<(), TableError> {

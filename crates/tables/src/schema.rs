@@ -14,6 +14,7 @@ mod assemble;
 mod build;
 mod codec;
 mod compat;
+mod plan;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::ids::{ColumnId, IndexId, TableId};
 use crate::layout::TableLayout;
 
 pub use compat::SchemaChange;
+pub use plan::SchemaStep;
 
 /// Most tables in a database, submodules included.
 pub const TABLES_MAX: usize = 4096;

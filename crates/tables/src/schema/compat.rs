@@ -1,9 +1,9 @@
-//! Which changes of a schema the stored rows survive as they are.
+//! Which changes of a schema the stored rows survive.
 //!
-//! Compatible: new tables; indexes, unique constraints and sequences added or removed; a table made
-//! public or private; schedules and defaults changed; new variants after the last of a sum. Row bytes
-//! and row keys stay valid under all of these, and [`crate::migrate`] brings the indexes in line.
-//! Everything else would need rows to be rewritten, or loses data, and is refused with a list.
+//! Compatible: new tables; columns with a default value after the last; indexes, unique constraints and
+//! sequences added or removed; a table made public or private; schedules and defaults changed; new
+//! variants after the last of a sum. [`crate::migrate`] appends the defaults to the rows and brings the
+//! indexes in line. Everything else loses data or leaves open what rows become, and is refused with a list.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use tine_types::AlgebraicType;
 pub enum SchemaChange {
     /// A table is gone.
     TableRemoved { table: Arc<str> },
-    /// A table has a column more.
-    ColumnAdded { table: Arc<str>, column: Arc<str> },
+    /// A table has a column more that is not behind all others, or that has no default value.
+    ColumnAdded { table: Arc<str>, column: Arc<str>, last: bool },
     /// A column is gone.
     ColumnRemoved { table: Arc<str>, column: Arc<str> },
     /// A column in the same place has another name.
@@ -35,12 +35,34 @@ pub enum SchemaChange {
     EventChanged { table: Arc<str>, is_event: bool },
 }
 
+impl SchemaChange {
+    /// What the author of the module can do instead.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            SchemaChange::TableRemoved { .. } => "keep the table: its rows would be lost",
+            SchemaChange::ColumnAdded { last: true, .. } => "give it a value for the rows there are: `.default(value)`",
+            SchemaChange::ColumnAdded { last: false, .. } => "put it after the last column, with a `.default(value)`",
+            SchemaChange::ColumnRemoved { .. } => "keep the column: its values would be lost",
+            SchemaChange::ColumnRenamed { .. } => "keep the name, or add a column at the end and copy the values",
+            SchemaChange::ColumnMoved { .. } => "keep the order of the columns",
+            SchemaChange::ColumnTypeChanged { .. } => {
+                "keep the type, or add a column at the end and convert the values"
+            }
+            SchemaChange::PrimaryKeyChanged { .. } => "keep the key, or add a table and copy the rows",
+            SchemaChange::EventChanged { .. } => "add another table",
+        }
+    }
+}
+
 impl fmt::Display for SchemaChange {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SchemaChange::TableRemoved { table } => write!(formatter, "table `{table}` was removed"),
-            SchemaChange::ColumnAdded { table, column } => {
-                write!(formatter, "column `{column}` was added to table `{table}`")
+            SchemaChange::ColumnAdded { table, column, last: true } => {
+                write!(formatter, "column `{column}` was added to table `{table}` without a default value")
+            }
+            SchemaChange::ColumnAdded { table, column, last: false } => {
+                write!(formatter, "column `{column}` was added to table `{table}` before other columns")
             }
             SchemaChange::ColumnRemoved { table, column } => {
                 write!(formatter, "column `{column}` was removed from table `{table}`")
@@ -135,9 +157,14 @@ fn compare_columns(old: &TableSchema, new: &TableSchema, changes: &mut Vec<Schem
                 if of == table && **name == *to)
         })
     };
-    for column in &new.columns {
-        if named(old, &column.name).is_none() && !renamed(&column.name, changes) {
-            changes.push(SchemaChange::ColumnAdded { table: table.clone(), column: column.name.clone() });
+    for (position, column) in new.columns.iter().enumerate() {
+        if named(old, &column.name).is_some() || renamed(&column.name, changes) {
+            continue;
+        }
+        let last = position >= old.columns.len();
+        if !last || !new.defaults.iter().any(|(of, _)| *of == column.position) {
+            let (table, column) = (table.clone(), column.name.clone());
+            changes.push(SchemaChange::ColumnAdded { table, column, last });
         }
     }
 }

@@ -254,7 +254,18 @@ fn one_table_columns() -> Columns {
 fn incompatible_changes_are_listed() {
     type Change = fn(&mut Columns);
     let cases: &[(Change, &[&str])] = &[
-        (|columns| columns.push(("age", AlgebraicType::U8)), &["column `age` was added to table `t`"]),
+        (
+            |columns| columns.push(("age", AlgebraicType::U8)),
+            &["column `age` was added to table `t` without a default value"],
+        ),
+        (
+            |columns| columns.insert(1, ("age", AlgebraicType::U8)),
+            &[
+                "column `name` of table `t` was moved",
+                "column `mood` of table `t` was moved",
+                "column `age` was added to table `t` before other columns",
+            ],
+        ),
         (|columns| drop(columns.pop()), &["column `mood` was removed from table `t`"]),
         (|columns| columns[1].0 = "title", &["column `name` of table `t` was renamed to `title`"]),
         (|columns| columns[1].1 = AlgebraicType::U32, &["column `name` of table `t` changed from String to U32"]),
@@ -273,8 +284,8 @@ fn incompatible_changes_are_listed() {
             },
             &[
                 "column `name` was removed from table `t`",
-                "column `title` was added to table `t`",
-                "column `age` was added to table `t`",
+                "column `title` was added to table `t` before other columns",
+                "column `age` was added to table `t` without a default value",
             ],
         ),
     ];
@@ -316,6 +327,47 @@ fn an_enum_may_grow_at_its_end() {
     let grown = [("Good", AlgebraicType::unit()), ("Bad", AlgebraicType::unit()), ("Odd", AlgebraicType::String)];
     columns[2].1 = AlgebraicType::array(AlgebraicType::sum(grown));
     assert!(changes_between(&before, &one_table(&columns)).is_empty());
+}
+
+/// Every compatible change is a step of the plan, and says whether clients notice.
+#[test]
+fn plans_list_what_changes_and_whether_clients_notice() {
+    type Change = fn(&mut ModuleDef);
+    let with_default = |def: &mut ModuleDef| {
+        let AlgebraicType::Product(row) = &mut def.typespace.0[0] else { panic!("rows are products") };
+        let mut elements = row.elements.to_vec();
+        elements.push(tine_types::ProductTypeElement { name: Some("age".into()), ty: AlgebraicType::U8 });
+        row.elements = elements.into();
+        def.tables[0].default_values.push(ColumnDefault { col_id: 3, value: Box::new([7]) });
+    };
+    let cases: &[(Change, &[&str], bool)] = &[
+        (|_| {}, &[], false),
+        (with_default, &["add column `age` (U8, 7 in the rows there are) to table `t`"], true),
+        (
+            |def| {
+                table(def, "extra", &[("a", AlgebraicType::U8)]);
+            },
+            &["add public table `extra`"],
+            false,
+        ),
+        (
+            |def| def.tables[0].indexes.push(btree(&[1, 0])),
+            &["add index `t_name_id_idx_btree` on (name, id) to table `t`"],
+            false,
+        ),
+        (|def| def.tables[0].sequences.push(auto_increment(0)), &["add a sequence to column `id` of table `t`"], false),
+        (|def| def.tables[0].table_access = TableAccess::Private, &["make table `t` private"], true),
+    ];
+    for (change, expected, breaks) in cases {
+        let before = build_alone(&one_table(&one_table_columns()), None).unwrap();
+        let mut def = one_table(&one_table_columns());
+        change(&mut def);
+        let after = build_alone(&def, Some(&before)).unwrap();
+        let steps = after.steps_from(&before);
+        assert_eq!(steps.iter().map(ToString::to_string).collect::<Vec<_>>(), *expected);
+        assert_eq!(steps.iter().any(SchemaStep::breaks_clients), *breaks, "{expected:?}");
+        assert!(before.steps_from(&before).is_empty());
+    }
 }
 
 #[test]

@@ -390,7 +390,8 @@ fn a_fork_goes_on_with_its_own_sequence() {
     writer.insert(users, &user(0, "ann", 5), &mut Vec::new()).unwrap();
     writer.commit(b"", 1).unwrap();
     writer.writer_mut().publish();
-    let options = ForkOptions { name: "what-if".to_owned(), durability: Durability::Ephemeral, ..ForkOptions::default() };
+    let options =
+        ForkOptions { name: "what-if".to_owned(), durability: Durability::Ephemeral, ..ForkOptions::default() };
     let (fork, _) = database.store.fork(ForkId::MAIN, options).unwrap();
     let mut forked = TableWriter::new(database.store.writer(fork.id).unwrap(), Arc::clone(&database.schema));
     let mut generated = Vec::new();
