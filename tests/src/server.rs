@@ -256,7 +256,7 @@ pub struct Owned {
 /// When it cannot be read.
 pub fn module(path: &str) -> SourceBundle {
     let entry = root().join(path);
-    tine_module::collect(&entry).unwrap_or_else(|error| panic!("{}: {error}", entry.display()))
+    SourceBundle::collect(&entry).unwrap_or_else(|error| panic!("{}: {error}", entry.display()))
 }
 
 /// A module of one file.

@@ -287,9 +287,13 @@ fn modules_that_cannot_be_published() {
         ("imports a package", with_schema("import 'left-pad';"), "left-pad"),
         (
             "refuses in init",
-            with_schema("export const init = s.init(() => { throw new Error('init fails'); });"),
-            "init fails",
+            with_schema(
+                "import { SenderError } from 'tine:server';\n\
+                 export const init = s.init(() => { throw new SenderError('init refuses'); });",
+            ),
+            "init refuses",
         ),
+        ("fails in init", with_schema("export const init = s.init(() => { throw new Error('x'); });"), "init"),
     ];
     for (at, (case, source, words)) in cases.into_iter().enumerate() {
         let name = format!("unpublishable-{at}");
@@ -319,6 +323,8 @@ fn errors_point_at_the_users_source_line() {
     let failed = database.client.call(&database.name, "burst", &json!([]));
     assert_eq!(failed.expect_err("it throws").status(), Some(530));
     let logs = database.client.logs(&database.name, None).expect("the owner reads the log");
-    let text: Vec<String> = logs.iter().map(|record| format!("{record:?}")).collect();
-    assert!(text.iter().any(|record| record.contains("index.ts:12")), "{text:#?}");
+    let place = |record: &tine_client::http::LogRecord| (record.filename.clone(), record.line_number);
+    let found = logs.iter().find(|record| record.message.contains("on line twelve"));
+    let found = found.unwrap_or_else(|| panic!("the error is not in the log: {logs:?}"));
+    assert_eq!(place(found), (Some("index.ts".to_owned()), Some(12)));
 }

@@ -208,9 +208,8 @@ async fn a_torn_tail_is_cut_off_and_the_rest_is_there() {
         let fewest = if damage.contains("missing") { 49 } else { 50 };
         assert!(stored.len() >= fewest, "{damage}: only {} of 50 rows are left", stored.len());
         assert_eq!(stored, (0..stored.len() as u32).collect::<Vec<u32>>(), "{damage}: not a prefix");
-        database.client.call(&database.name, "add", &serde_json::json!(["after", 1])).unwrap_or_else(|error| {
-            panic!("{damage}: writing goes on: {error}");
-        });
+        let after = database_of(&server, &database).call(&database.name, "add", &serde_json::json!(["after", 1]));
+        after.unwrap_or_else(|error| panic!("{damage}: writing goes on: {error}"));
         server.kill();
         server.restart();
         let rows = database_of(&server, &database).sql(&database.name, "SELECT * FROM person").expect("it can be read");
@@ -223,21 +222,55 @@ async fn a_bit_flip_in_the_middle_is_refused_with_its_offset() {
     for part in [3, 2] {
         let (mut server, _, segment, used) = stopped_with_log().await;
         let at = used / part;
+        let directory = stores(&server.data()).pop().expect("one database");
+        let records = Store::read_log(&directory, Arc::new(SystemEnv)).expect("the log can be read");
+        let offsets = records.map(|record| record.expect("an intact log").offset);
+        let frame = offsets.take_while(|offset| *offset <= at).last().expect("the flip is in a frame");
         let file = OpenOptions::new().read(true).write(true).open(&segment).expect("it can be opened");
         let mut byte = [0];
         file.read_exact_at(&mut byte, at).expect("it can be read");
         file.write_all_at(&[byte[0] ^ 0x10], at).expect("it can be written");
         let failure = server.try_restart().expect_err("a damaged log is refused");
         assert_eq!(failure.status.and_then(|status| status.code()), Some(8), "{}", failure.log);
-        let numbers = failure.log.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<u64>().ok());
-        let near = |offset: u64| offset <= at && at - offset < 4096 && offset > 0;
-        assert!(numbers.into_iter().any(near), "no offset just before {at} is named:\n{}", failure.log);
+        let named =
+            failure.log.split("at byte ").nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        let named = named.and_then(|digits| digits.parse().ok());
+        assert_eq!(named, Some(frame), "the offset of the damaged frame is not named:\n{}", failure.log);
         let name = segment.file_name().expect("a name").to_string_lossy().into_owned();
         assert!(failure.log.contains(&name), "the file is not named:\n{}", failure.log);
         // Nothing was changed: the flip undone, everything is there again.
         file.write_all_at(&byte, at).expect("it can be written");
         server.restart();
     }
+}
+
+/// What fell due while nobody ran it runs once after the restart; intervals go on.
+#[test]
+fn schedules_go_on_after_a_crash() {
+    let mut server = TestServer::start();
+    let database = server.publish_probe("scheduled");
+    let call = |client: &tine_client::http::HttpClient, reducer: &str, label: &str, ms: u32| {
+        client.call("scheduled", reducer, &serde_json::json!([label, ms])).expect("scheduled");
+    };
+    for round in 0..20 {
+        call(&database.client, "remind", &format!("overdue {round}"), 200 + round);
+    }
+    call(&database.client, "remind", "later", 1_500);
+    call(&database.client, "repeat", "again", 50);
+    server.kill();
+    std::thread::sleep(Duration::from_millis(400));
+    server.restart();
+    let client = database_of(&server, &database);
+    let count = |condition: &str| {
+        let query = format!("SELECT * FROM reminded WHERE label {condition}");
+        client.sql("scheduled", &query).expect("the query runs")[0].rows.len()
+    };
+    tine_tests::wait::until_true("what was overdue", || count("<> 'again'") >= 20);
+    tine_tests::wait::until_true("the interval", || count("= 'again'") >= 3);
+    tine_tests::wait::until_true("what was still to come", || count("= 'later'") == 1);
+    assert_eq!(count("<> 'again'"), 21, "each one-shot ran once");
+    call(&client, "remind", "new", 1);
+    tine_tests::wait::until_true("a new one", || count("= 'new'") == 1);
 }
 
 #[test]

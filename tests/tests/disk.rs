@@ -72,25 +72,53 @@ async fn append_until_refused(connection: &mut Connection, from: u32) -> (u32, S
     unreachable!("the loop ends inside")
 }
 
+/// A server on a disk that is going to fail.
+struct Patient {
+    directory: TestDirectory,
+    env: FaultEnv,
+    server: Server,
+    token: String,
+    /// Was there before the fault: the probe's connect hook writes, so nobody new can come in after it.
+    reader: Connection,
+    writer: Connection,
+}
+
+impl Patient {
+    async fn new(purpose: &str) -> Patient {
+        let directory = TestDirectory::new(purpose);
+        let env = FaultEnv::new(Arc::new(SystemEnv));
+        let server = start(&directory, &env).await;
+        let token = publish(&server, &directory).await;
+        let reader = connect(&server, &token, false).await;
+        let mut writer = connect(&server, &token, true).await;
+        for sequence in 0..20 {
+            writer.call_reducer("append", rows::append(1, sequence, "x")).await.expect("appended");
+        }
+        Patient { directory, env, server, token, reader, writer }
+    }
+
+    /// Writes until the fault strikes.
+    async fn fail(&mut self) -> u32 {
+        let (confirmed, words) = append_until_refused(&mut self.writer, 20).await;
+        let counts = self.env.counts();
+        assert!(counts.failed_syncs + counts.disk_full + counts.short_writes > 0, "no fault struck: {words}");
+        assert!(!words.is_empty(), "the refusal has no words");
+        confirmed
+    }
+}
+
 /// What holds after the disk failed, however it failed: writes are refused with a typed error, reads go
 /// on, and after a restart on a good disk everything confirmed is there.
-async fn check_after_fault(
-    server: Server,
-    directory: &TestDirectory,
-    env: &FaultEnv,
-    token: &str,
-    confirmed: u32,
-    words: &str,
-) {
-    assert!(!words.is_empty(), "the refusal has no words");
-    let mut other = connect(&server, token, false).await;
-    let seen = sequences(&mut other).await;
+async fn check_after_fault(patient: Patient, confirmed: u32) {
+    let Patient { directory, env, server, token, mut reader, writer } = patient;
+    drop(writer);
+    let seen = sequences(&mut reader).await;
     assert!(seen.len() >= confirmed as usize, "reading lost rows: {} of {confirmed}", seen.len());
-    let refused = other.call_reducer("append", rows::append(2, 0, "more")).await;
+    let refused = reader.call_reducer("append", rows::append(2, 0, "more")).await;
     assert!(matches!(refused, Err(ClientError::Call { .. } | ClientError::Closed { .. })), "{refused:?}");
 
     let call = {
-        let client = HttpClient::new(&url(&server)).expect("a good address").with_token(token);
+        let client = HttpClient::new(&url(&server)).expect("a good address").with_token(&token);
         let call = move || client.call(DATABASE, "add", &serde_json::json!(["x", 1]));
         tokio::task::spawn_blocking(call).await.expect("calling does not panic")
     };
@@ -101,13 +129,13 @@ async fn check_after_fault(
         }
         other => panic!("a write on a failed disk: {other:?}"),
     }
-    drop(other);
+    drop(reader);
     // Closing may report the fault again; the directory must be free after it either way.
     let _ = server.shutdown(STOP).await;
 
     env.clear();
-    let server = start(directory, env).await;
-    let mut connection = connect(&server, token, true).await;
+    let server = start(&directory, &env).await;
+    let mut connection = connect(&server, &token, true).await;
     let stored = sequences(&mut connection).await;
     assert!(stored.len() >= confirmed as usize, "{} of {confirmed} confirmed rows are there", stored.len());
     assert_eq!(stored, (0..stored.len() as u32).collect::<Vec<u32>>(), "the state is not a prefix");
@@ -119,47 +147,26 @@ async fn check_after_fault(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_fsync_makes_the_database_read_only_and_loses_nothing_confirmed() {
-    let directory = TestDirectory::new("fsync");
-    let env = FaultEnv::new(Arc::new(SystemEnv));
-    let server = start(&directory, &env).await;
-    let token = publish(&server, &directory).await;
-    let mut connection = connect(&server, &token, true).await;
-    for sequence in 0..20 {
-        connection.call_reducer("append", rows::append(1, sequence, "x")).await.expect("appended");
-    }
-    env.fail_sync_after(5);
-    let (confirmed, words) = append_until_refused(&mut connection, 20).await;
-    assert!(env.counts().failed_syncs > 0, "the fault did not strike: {words}");
-    check_after_fault(server, &directory, &env, &token, confirmed, &words).await;
+    let mut patient = Patient::new("fsync").await;
+    patient.env.fail_sync_after(5);
+    let confirmed = patient.fail().await;
+    check_after_fault(patient, confirmed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_makes_the_database_read_only_and_loses_nothing_confirmed() {
-    let directory = TestDirectory::new("full-disk");
-    let env = FaultEnv::new(Arc::new(SystemEnv));
-    let server = start(&directory, &env).await;
-    let token = publish(&server, &directory).await;
-    let mut connection = connect(&server, &token, true).await;
-    for sequence in 0..20 {
-        connection.call_reducer("append", rows::append(1, sequence, "x")).await.expect("appended");
-    }
-    env.disk_full(true);
-    let (confirmed, words) = append_until_refused(&mut connection, 20).await;
-    assert!(env.counts().disk_full > 0, "the fault did not strike: {words}");
-    check_after_fault(server, &directory, &env, &token, confirmed, &words).await;
+    let mut patient = Patient::new("full-disk").await;
+    patient.env.disk_full(true);
+    let confirmed = patient.fail().await;
+    check_after_fault(patient, confirmed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_cut_short_loses_nothing_confirmed() {
-    let directory = TestDirectory::new("short-write");
-    let env = FaultEnv::new(Arc::new(SystemEnv));
-    let server = start(&directory, &env).await;
-    let token = publish(&server, &directory).await;
-    let mut connection = connect(&server, &token, true).await;
-    env.short_write_after(50_000);
-    let (confirmed, words) = append_until_refused(&mut connection, 0).await;
-    assert!(env.counts().short_writes > 0, "the fault did not strike: {words}");
-    check_after_fault(server, &directory, &env, &token, confirmed, &words).await;
+    let mut patient = Patient::new("short-write").await;
+    patient.env.short_write_after(50_000);
+    let confirmed = patient.fail().await;
+    check_after_fault(patient, confirmed).await;
 }
 
 /// Confirmed delivery waits for the disk; unconfirmed does not, and never overtakes itself.

@@ -71,7 +71,9 @@ fn run_document(path: &Path, steps: &[Step]) {
         let linked = std::os::unix::fs::symlink(root().join(name), folder.path().join(name));
         linked.expect("a link can be made");
     }
-    let programs = binary().parent().expect("the binary lies somewhere").to_owned();
+    let programs = folder.path().join("bin");
+    std::fs::create_dir(&programs).expect("a folder can be made");
+    std::os::unix::fs::symlink(binary(), programs.join("tine")).expect("a link can be made");
     let search = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     for step in steps {
         let mut shell = Command::new("bash");

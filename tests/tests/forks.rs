@@ -33,7 +33,7 @@ async fn a_fork_is_a_database_of_its_own() {
     let fork = owned.client.create_fork("forked", "exp1", false).expect("forked");
     assert_eq!((fork.name.as_str(), fork.durability.as_str()), ("exp1", "durable"));
     let parent = fork.parent.expect("it has a parent");
-    assert_eq!(parent.fork.as_deref(), Some("main"));
+    assert_eq!(parent.fork, json!("main"));
     assert_eq!(fork.head, parent.lsn, "a fork begins where its parent was");
 
     // It takes a write at once (G8), and its subscribers and those of main hear only their own.

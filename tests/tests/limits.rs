@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tine_client::{
-    ConnectOptions, Connection,
+    ClientError, ConnectOptions, Connection,
     protocol::{ClientMessage, ServerMessage, encode_client_message},
 };
 use tine_tests::{raw_socket::RawSocket, rows, server::TestServer, wait::SOON};
@@ -127,7 +127,9 @@ fn oversized_http_bodies_are_refused() {
     let database = server.publish_probe("big-body");
     let statement = format!("SELECT * FROM person WHERE name = '{}'", "x".repeat(3 << 20));
     let refused = database.client.sql(&database.name, &statement).expect_err("too large");
-    assert!(matches!(refused.status(), Some(413 | 400)), "{refused:?}");
+    // The server may answer and close while the body is still being sent, which shows as a broken pipe.
+    let cut = matches!(refused, ClientError::Transport(_) | ClientError::Closed { .. });
+    assert!(cut || matches!(refused.status(), Some(413 | 400)), "{refused:?}");
     let long = format!("SELECT * FROM person WHERE name = '{}'", "x".repeat(60_000));
     let refused = database.client.sql(&database.name, &long).expect_err("a statement has at most 50,000 bytes");
     assert_eq!(refused.status(), Some(400), "{refused:?}");
