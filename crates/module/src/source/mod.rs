@@ -2,12 +2,14 @@
 //!
 //! * [`bundle`]: what is published and stored, the *program bytes*;
 //! * [`resolve`]: which file an import means;
+//! * [`nesting`]: refuses text that no stack could parse;
 //! * [`strip`]: TypeScript to JavaScript, and what the result imports;
 //! * [`positions`]: from a place in the JavaScript back to one in the source.
 
 pub(crate) mod bundle;
 mod collect;
 pub(crate) mod link;
+mod nesting;
 pub(crate) mod positions;
 pub(crate) mod resolve;
 pub(crate) mod strip;

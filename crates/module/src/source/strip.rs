@@ -13,6 +13,7 @@ use oxc_semantic::SemanticBuilder;
 use oxc_span::SourceType;
 use oxc_transformer::{TransformOptions, Transformer};
 
+use super::nesting;
 use super::positions::{Mapping, Positions};
 use crate::diagnostic::Diagnostic;
 
@@ -48,10 +49,22 @@ fn source_type(path: &str) -> Option<SourceType> {
 /// Turns one file into JavaScript.
 ///
 /// # Errors
-/// The first error of the parser or of the transformation, at its place.
+/// The first error of the parser or of the transformation, at its place; or text that nests too deeply to be parsed.
 pub(crate) fn strip(path: &str, source: &str) -> Result<Stripped, Diagnostic> {
     let source_type = source_type(path)
         .ok_or_else(|| Diagnostic::bare(format!("{path}: a module file ends in .ts, .mts, .js or .mjs")))?;
+    nesting::check(source)
+        .map_err(|deep| Diagnostic::at_offset("the code nests too deeply", path, source, deep.offset))?;
+    // The caller's stack is of unknown size; this one fits whatever passed the check.
+    let parser = std::thread::Builder::new().name("tine-parser".to_owned()).stack_size(nesting::PARSER_STACK_BYTES);
+    std::thread::scope(|scope| {
+        let running = parser.spawn_scoped(scope, || strip_checked(path, source, source_type));
+        let running = running.map_err(|error| Diagnostic::bare(format!("{path}: no thread to parse it: {error}")))?;
+        running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn strip_checked(path: &str, source: &str, source_type: SourceType) -> Result<Stripped, Diagnostic> {
     let allocator = Allocator::default();
     let parsed = Parser::new(&allocator, source, source_type).parse();
     if let Some(error) = parsed.diagnostics.errors().next() {
