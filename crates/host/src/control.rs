@@ -3,11 +3,13 @@
 //!
 //! Format of a row (BSATN), keyed by the database's identity: `u8` version, owner, option of name, creation time in microseconds.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tine_base::Env;
-use tine_store::{Direction, ForkId, KeyspaceId, Read, Store, StoreOptions, Writer};
+use tine_store::{Direction, ForkId, KeyspaceId, LogRecord, LogRecordKind, Operation, Read, Store, StoreOptions, Writer};
 use tine_types::Identity;
 use tine_types::bsatn::{BsatnWrite, DecodeError, Reader};
 
@@ -58,6 +60,42 @@ impl DatabaseRow {
         reader.finish()?;
         Ok(row)
     }
+}
+
+/// A database that the control store's log tells of.
+#[derive(Clone, Debug)]
+pub struct RecordedDatabase {
+    /// Its identity.
+    pub identity: Identity,
+    /// Its name, if it has one.
+    pub name: Option<Arc<str>>,
+    /// Its folder, from the data directory.
+    pub folder: PathBuf,
+}
+
+/// The databases that a part of the control store's log tells of, in the order of their identities. For
+/// tools that look at a data directory without opening it, while a server has it open or not.
+///
+/// # Errors
+/// [`HostError::Damaged`] for a row that cannot be decoded.
+pub fn recorded_databases(records: impl Iterator<Item = LogRecord>) -> Result<Vec<RecordedDatabase>, HostError> {
+    let mut rows = BTreeMap::new();
+    for record in records {
+        let LogRecordKind::Commit { version, operations, .. } = record.kind else { continue };
+        let of_rows = |operation: &Operation| version.fork == ForkId::MAIN && operation.keyspace == DATABASES;
+        for operation in operations.into_iter().filter(of_rows) {
+            match operation.value {
+                Some(value) => rows.insert(operation.key, value),
+                None => rows.remove(&operation.key),
+            };
+        }
+    }
+    let decode = |(key, value): (&bytes::Bytes, &bytes::Bytes)| {
+        let row = DatabaseRow::decode(key, value).map_err(|_| HostError::Damaged("database row"))?;
+        let folder = Path::new("databases").join(row.identity.to_hex());
+        Ok(RecordedDatabase { identity: row.identity, name: row.name, folder })
+    };
+    rows.iter().map(decode).collect()
 }
 
 pub(crate) struct Control {

@@ -31,7 +31,7 @@ use crate::scheduler::Scheduler;
 use crate::{HostError, check_name};
 
 /// Content of the `VERSION` file. Before 1.0 another version is refused.
-const DIRECTORY_VERSION: &str = "tine data directory 1\n";
+pub const DIRECTORY_VERSION: &str = "tine data directory 1\n";
 
 /// What forks need of the host; holds no database, so that nothing refers to itself.
 pub(crate) struct HostShared {

@@ -33,9 +33,10 @@ pub use client::{
     Actor, CallArguments, CallReturn, ClientInfo, ClientSink, CloseReason, Delivery, Durability, Reply, ReplyTo,
     Requester, SqlRows,
 };
+pub use control::{RecordedDatabase, recorded_databases};
 pub use error::{CallFailure, HostError};
 pub use handle::{Connection, ForkHandle};
-pub use host::{DatabaseInfo, Host};
+pub use host::{DIRECTORY_VERSION, DatabaseInfo, Host};
 pub use logs::{LogLevel, LogRecord, ModuleLog};
 pub use metrics::{Counter, Gauge, Metrics};
 pub use module::ActiveModule;

@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::demo::DemoArgs;
+use crate::{
+    commands::{completions::CompletionsArgs, config::ConfigArgs, explain::ExplainArgs, identity::IdentityArgs},
+    consent::Consent,
+    demo::DemoArgs,
+    output::Format,
+};
 
 const EXIT_HELP: &str = "\
 Exit status:
@@ -19,9 +24,15 @@ Exit status:
   8  the disk or the data directory failed
   9  the server failed or broke the protocol
 
-Settings come from the flag, else the TINE_* variable shown, else `tine.toml` in this directory or
-in one above it (keys: server, data_dir, listen, token), else the default. Databases are named by
-name or identity; `name@fork` names one fork.";
+Settings come from the flag, else the TINE_* variable shown, else the project's `.tine` file, else
+`tine.toml`, both in this directory or in one above it (keys: server, data_dir, database, listen,
+token), else the default; `tine config show` tells which. Databases are named by name or identity;
+`name@fork` names one fork, `.` the project's database and `@fork` a fork of it.
+
+`tine explain TN0601` tells what an error code means and what to do about it.";
+
+/// What stands for the project's database.
+pub const HERE: &str = ".";
 
 /// A forkable, programmable database: TypeScript modules run next to the data, clients subscribe to
 /// live queries, and the live database forks at once into full databases of their own.
@@ -40,9 +51,26 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
-    /// Print JSON instead of text: one document, or one object per line where output streams
+    /// Form of the output: `json` is one document, or one object per line where output streams; `ndjson` puts lists, too,
+    /// one element on a line
+    #[arg(long = "output", short = 'o', global = true, value_name = "FORM", value_enum, conflicts_with = "json")]
+    pub form: Option<Format>,
+    /// Short for `--output json`
     #[arg(long, global = true)]
     pub json: bool,
+    /// Do not ask before what loses something: everything, or only what is named
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "WHAT",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        value_delimiter = ',',
+        default_missing_value = "all"
+    )]
+    pub yes: Vec<Consent>,
     /// Server to talk to [default: the one running on the data directory, else http://127.0.0.1:3000]
     #[arg(long, global = true, value_name = "URL", env = "TINE_SERVER", hide_env_values = true)]
     pub server: Option<String>,
@@ -90,6 +118,14 @@ pub enum Command {
     Delete(DeleteArgs),
     /// Make, list, show, rename and delete forks
     Fork(ForkArgs),
+    /// Show or change who you are at a server
+    Identity(IdentityArgs),
+    /// Show the settings and where each comes from
+    Config(ConfigArgs),
+    /// Tell what an error code means and what to do about it
+    Explain(ExplainArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
     /// Show the version of this program
     #[command(after_help = "Examples:\n  tine version\n  tine version --json")]
     Version,
@@ -134,6 +170,7 @@ Examples:
   tine publish quickstart@exp1 ./server     (that fork only)")]
 pub struct PublishArgs {
     /// Name of the database, or `name@fork`
+    #[arg(default_value = HERE)]
     pub database: String,
     /// A .ts or .js file, or a folder with src/index.ts or index.ts in it
     #[arg(default_value = ".")]
@@ -166,12 +203,17 @@ pub struct CallArgs {
 
 /// `tine sql`
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Examples:
   tine sql quickstart 'SELECT * FROM person'
-  tine sql quickstart@exp1 'SELECT COUNT(*) AS n FROM person' --json")]
+  tine sql quickstart@exp1 'SELECT COUNT(*) AS n FROM person' --json
+  tine sql 'SELECT * FROM person'     (of the project's database)",
+    allow_missing_positional = true
+)]
 pub struct SqlArgs {
     /// Name or identity of the database, or `name@fork`
+    #[arg(default_value = HERE)]
     pub database: String,
     /// The statement
     pub statement: String,
@@ -190,6 +232,7 @@ Marks: = a row at the start, + inserted, - deleted, ~ updated, ! an event. With 
 initial rows. Ctrl-C ends it with status 0.")]
 pub struct SubscribeArgs {
     /// Name or identity of the database, or `name@fork`
+    #[arg(default_value = HERE)]
     pub database: String,
     /// Queries; without one, every public table
     pub queries: Vec<String>,
@@ -213,6 +256,7 @@ Examples:
   tine logs quickstart --json")]
 pub struct LogsArgs {
     /// Name or identity of the database, or `name@fork`
+    #[arg(default_value = HERE)]
     pub database: String,
     /// How many of the last lines
     #[arg(long, short = 'n', value_name = "N", default_value_t = 200)]
@@ -231,6 +275,7 @@ Examples:
   tine describe quickstart --json     (the whole module definition, as SATS-JSON)")]
 pub struct DescribeArgs {
     /// Name or identity of the database, or `name@fork`
+    #[arg(default_value = HERE)]
     pub database: String,
     /// Only this table, reducer or procedure
     pub name: Option<String>,
@@ -249,9 +294,6 @@ pub struct DeleteArgs {
     /// Also when the database has forks besides `main`
     #[arg(long)]
     pub forks: bool,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
 }
 
 /// `tine fork`
@@ -283,6 +325,7 @@ Examples:
     #[command(after_help = "Examples:\n  tine fork list quickstart\n  tine fork list quickstart --json")]
     List {
         /// Name or identity of the database
+        #[arg(default_value = HERE)]
         database: String,
     },
     /// Show one fork
@@ -304,10 +347,33 @@ Examples:
     Delete {
         /// The fork, as `name@fork`
         fork: String,
-        /// Do not ask
-        #[arg(long, short)]
-        yes: bool,
     },
+}
+
+impl Command {
+    /// The arguments that name a database or fork, to be completed from the project's settings.
+    pub fn databases(&mut self) -> Vec<&mut String> {
+        match self {
+            Command::Publish(args) => vec![&mut args.database],
+            Command::Call(args) => vec![&mut args.database],
+            Command::Sql(args) => vec![&mut args.database],
+            Command::Subscribe(args) => vec![&mut args.database],
+            Command::Logs(args) => vec![&mut args.database],
+            Command::Describe(args) => vec![&mut args.database],
+            Command::Delete(args) => vec![&mut args.database],
+            Command::Fork(args) => args.command.databases(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl ForkCommand {
+    fn databases(&mut self) -> Vec<&mut String> {
+        match self {
+            ForkCommand::Create { database, .. } | ForkCommand::List { database } => vec![database],
+            ForkCommand::Show { fork } | ForkCommand::Rename { fork, .. } | ForkCommand::Delete { fork } => vec![fork],
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! The saved tokens, one per server, and the local admin token.
 //!
+//! A server on this machine is known by its data directory, whose keys sign its tokens: projects that take
+//! turns on one port keep their identities, and a server keeps its when its port changes. Any other
+//! server is known by its address.
+//!
 //! The file is made by the first use, readable by its owner only, and replaced as a whole, so that a
 //! crash leaves the old one.
 
@@ -11,8 +15,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tine_client::http::HttpClient;
+use tine_types::Identity;
 
 use crate::{
     failure::Failure,
@@ -25,14 +32,17 @@ const ADMIN_TOKEN_FILE: &str = "keys/admin-token";
 /// The file's content.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Saved {
-    /// By server address.
+    /// By data directory or address.
     servers: BTreeMap<String, SavedIdentity>,
 }
 
+/// Who the caller is at a server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct SavedIdentity {
-    identity: String,
-    token: String,
+pub struct SavedIdentity {
+    /// 64 hexadecimal digits.
+    pub identity: String,
+    /// The token that proves it.
+    pub token: String,
 }
 
 /// The token to use at a server: the given one, else the saved one, else a new one, which is saved.
@@ -41,26 +51,58 @@ struct SavedIdentity {
 /// The server's when a new identity is needed, and the file's.
 pub fn token(settings: &Settings, client: &HttpClient, renew: bool) -> Result<String, Failure> {
     if let Some(token) = &settings.token {
-        return Ok(token.clone());
+        return Ok(token.value.clone());
     }
-    let path = &settings.credentials;
-    let mut saved = read(path)?;
-    let server = canonical(&client.url());
-    if let Some(known) = saved.servers.get(&server).filter(|_| !renew) {
-        return Ok(known.token.clone());
+    if !renew && let Some(known) = saved(settings, client)? {
+        return Ok(known.token);
     }
     let made = client.create_identity()?;
-    let entry = SavedIdentity { identity: made.identity, token: made.token.clone() };
-    saved.servers.insert(server, entry);
-    write(path, &saved)?;
+    save(settings, client, SavedIdentity { identity: made.identity, token: made.token.clone() })?;
     Ok(made.token)
+}
+
+/// The saved identity for a server.
+///
+/// # Errors
+/// The file's.
+pub fn saved(settings: &Settings, client: &HttpClient) -> Result<Option<SavedIdentity>, Failure> {
+    Ok(read(&settings.credentials.value)?.servers.remove(&server_key(settings, client)))
+}
+
+/// Saves the identity for a server in place of the one before.
+///
+/// # Errors
+/// The file's.
+pub fn save(settings: &Settings, client: &HttpClient, identity: SavedIdentity) -> Result<(), Failure> {
+    let path = &settings.credentials.value;
+    let mut all = read(path)?;
+    all.servers.insert(server_key(settings, client), identity);
+    write(path, &all)
+}
+
+/// The identity that a token says it proves; only a server can tell whether it does.
+pub fn token_identity(token: &str) -> Option<String> {
+    let payload = token.split('.').nth(1)?;
+    let claims: Value = serde_json::from_slice(&BASE64.decode(payload).ok()?).ok()?;
+    let claim = |name: &str| claims.get(name).and_then(Value::as_str);
+    Some(Identity::from_claims(claim("iss")?, claim("sub")?).to_hex())
+}
+
+/// What a server is known by.
+fn server_key(settings: &Settings, client: &HttpClient) -> String {
+    let directory = settings.data_dir.canonicalize().ok().filter(|_| is_local(settings, client));
+    directory.map_or_else(|| canonical(&client.url()), |directory| directory.display().to_string())
+}
+
+/// Whether the server is the one that runs on the data directory.
+fn is_local(settings: &Settings, client: &HttpClient) -> bool {
+    settings.local_server().is_some_and(|local| canonical(&local) == canonical(&client.url()))
 }
 
 /// The admin token of the data directory, if the server that is talked to is the one that runs on it.
 /// It is never sent anywhere else.
 pub fn admin_token(settings: &Settings, client: &HttpClient) -> Option<String> {
-    let local = settings.local_server()?;
-    if canonical(&local) != canonical(&client.url()) {
+    if !is_local(settings, client) {
         return None;
     }
     let text = fs::read_to_string(settings.data_dir.join(ADMIN_TOKEN_FILE)).ok()?;
@@ -107,7 +149,8 @@ fn replace(path: &Path, saved: &Saved) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::{Saved, SavedIdentity, canonical, read, write};
+    use super::{BASE64, Saved, SavedIdentity, canonical, read, token_identity, write};
+    use base64::Engine;
 
     #[test]
     fn tokens_are_saved_for_their_owner_only() {
@@ -131,6 +174,16 @@ mod tests {
         std::fs::write(&path, "{").expect("written");
         assert_eq!(read(&path).expect_err("broken").code(), "TN0850");
         assert_eq!(std::fs::read_to_string(&path).expect("there"), "{");
+    }
+
+    #[test]
+    fn tokens_name_identities() {
+        let token = format!("x.{}.y", BASE64.encode(r#"{"iss":"localhost","sub":"ada"}"#));
+        let expected = tine_types::Identity::from_claims("localhost", "ada").to_hex();
+        assert_eq!(token_identity(&token), Some(expected));
+        for text in ["", "a", "a.b", "a.e30.c", "a.!!.c"] {
+            assert_eq!(token_identity(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@ use tine_client::ClientError;
 use tine_host::HostError;
 use tine_server::ServerError;
 
+use crate::consent::Consent;
+
 /// Exit statuses. They are part of the interface: scripts test them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -82,9 +84,9 @@ pub enum Failure {
         #[source]
         source: ServerError,
     },
-    /// The person at the terminal said no.
+    /// The person at the terminal said no, or there was none to ask.
     #[error("nothing was done")]
-    Declined,
+    Declined(Consent),
     /// Standard output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
@@ -123,7 +125,7 @@ impl Failure {
             Failure::Usage { .. } => "TN0850",
             Failure::File { .. } => "TN0851",
             Failure::NotFound { .. } => "TN0852",
-            Failure::Declined => "TN0853",
+            Failure::Declined(_) => "TN0853",
             Failure::Output(_) => "TN0854",
             Failure::Demo(_) => "TN0855",
             Failure::System(_) => "TN0856",
@@ -134,7 +136,7 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         match self {
             Failure::Client { source, .. } => client_exit(source),
-            Failure::Usage { .. } | Failure::Declined => Exit::Usage,
+            Failure::Usage { .. } | Failure::Declined(_) => Exit::Usage,
             Failure::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             Failure::File { .. } | Failure::Output(_) | Failure::System(_) => Exit::Storage,
             Failure::NotFound { .. } => Exit::NotFound,
@@ -176,7 +178,8 @@ impl Failure {
             Failure::Serve { source } if serve_exit(source) == Exit::Conflict => {
                 Some("end the other server, or choose another --data-dir or --listen")
             }
-            Failure::Declined => Some("add --yes when nobody is there to ask"),
+            Failure::Declined(Consent::Clear) => Some("add --yes=clear when nobody is there to ask"),
+            Failure::Declined(_) => Some("add --yes when nobody is there to ask"),
             _ => None,
         }
     }

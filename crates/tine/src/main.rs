@@ -13,20 +13,22 @@
 
 mod args;
 mod commands;
+mod consent;
 mod credentials;
 mod demo;
 mod failure;
 mod output;
 mod settings;
+mod terminal;
 mod values;
 
 use std::process::ExitCode;
 
-use args::{Cli, Command};
+use args::{Cli, Command, GlobalArgs};
 use clap::Parser;
 use commands::Context;
 use failure::Failure;
-use output::Output;
+use output::{Format, Output};
 
 /// The server's hot paths allocate many small, short-lived rows from several threads.
 #[global_allocator]
@@ -34,7 +36,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let output = Output::new(cli.global.json);
+    let output = Output::new(cli.global.form.unwrap_or(if cli.global.json { Format::Json } else { Format::Table }));
     match run(cli, &output) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough.
@@ -47,24 +49,35 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
+    let global = &cli.global;
     match cli.command {
-        Command::Demo(args) => demo::run(args, cli.global.json).map_err(Failure::demo),
+        Command::Demo(args) => demo::run(args, output.is_json()).map_err(Failure::demo),
         Command::Version => commands::version::run(output),
-        Command::Serve(args) => commands::serve::run(&args, &cli.global, output),
-        command => {
-            let context = Context::new(&cli.global, output)?;
-            match command {
-                Command::Publish(args) => commands::publish::run(&context, &args),
-                Command::Call(args) => commands::call::run(&context, &args),
-                Command::Sql(args) => commands::sql::run(&context, &args),
-                Command::Subscribe(args) => commands::subscribe::run(&context, &args),
-                Command::Logs(args) => commands::logs::run(&context, &args),
-                Command::Describe(args) => commands::describe::run(&context, &args),
-                Command::List => commands::list::run(&context),
-                Command::Delete(args) => commands::delete::run(&context, &args),
-                Command::Fork(args) => commands::fork::run(&context, &args.command),
-                Command::Demo(_) | Command::Version | Command::Serve(_) => unreachable!("taken above"),
-            }
-        }
+        Command::Serve(args) => commands::serve::run(&args, global, output),
+        Command::Config(args) => commands::config::run(&args, global, output),
+        Command::Completions(args) => commands::completions::run(&args, output),
+        Command::Explain(args) => commands::explain::run(&args, output),
+        Command::Identity(args) => commands::identity::run(&args, global, output),
+        command => talk(command, global, output),
+    }
+}
+
+/// The verbs that talk to a server as somebody.
+fn talk(mut command: Command, global: &GlobalArgs, output: &Output) -> Result<(), Failure> {
+    let context = Context::new(global, output)?;
+    for database in command.databases() {
+        *database = context.settings.complete_database(database)?;
+    }
+    match command {
+        Command::Publish(args) => commands::publish::run(&context, &args),
+        Command::Call(args) => commands::call::run(&context, &args),
+        Command::Sql(args) => commands::sql::run(&context, &args),
+        Command::Subscribe(args) => commands::subscribe::run(&context, &args),
+        Command::Logs(args) => commands::logs::run(&context, &args),
+        Command::Describe(args) => commands::describe::run(&context, &args),
+        Command::List => commands::list::run(&context),
+        Command::Delete(args) => commands::delete::run(&context, &args),
+        Command::Fork(args) => commands::fork::run(&context, &args.command),
+        _ => unreachable!("every other verb was taken by `run`"),
     }
 }

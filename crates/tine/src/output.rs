@@ -2,10 +2,11 @@
 
 use std::{
     cell::RefCell,
-    io::{self, BufWriter, IsTerminal, Stdout, Write},
+    io::{self, BufWriter, Stdout, Write},
 };
 
-use serde_json::Value;
+use clap::ValueEnum;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
@@ -13,21 +14,48 @@ use crate::failure::Failure;
 /// others off the screen; an identity (64 digits) fits, and `--json` never cuts.
 const CELL_CHARACTERS_MAX: usize = 64;
 
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Text for people.
+    Table,
+    /// One JSON document; one object per line where output streams.
+    Json,
+    /// One JSON object per line, also for the elements of lists.
+    Ndjson,
+}
+
 /// Where results go.
 pub struct Output {
-    json: bool,
+    format: Format,
     stdout: RefCell<BufWriter<Stdout>>,
 }
 
 impl Output {
     /// Output in the chosen form.
-    pub fn new(json: bool) -> Output {
-        Output { json, stdout: RefCell::new(BufWriter::new(io::stdout())) }
+    pub fn new(format: Format) -> Output {
+        Output { format, stdout: RefCell::new(BufWriter::new(io::stdout())) }
     }
 
-    /// Whether JSON was asked for.
+    /// Whether JSON was asked for, in either form.
     pub fn is_json(&self) -> bool {
-        self.json
+        self.format != Format::Table
+    }
+
+    /// Whether elements of lists go on lines of their own.
+    pub fn is_ndjson(&self) -> bool {
+        self.format == Format::Ndjson
+    }
+
+    /// Writes a list: as one object with the list below `name`, or each element on its line.
+    ///
+    /// # Errors
+    /// When nobody takes the output.
+    pub fn json_list(&self, name: &str, elements: Vec<Value>) -> Result<(), Failure> {
+        match self.format {
+            Format::Ndjson => self.lines(elements.iter().map(Value::to_string)),
+            _ => self.json(&json!({ name: elements })),
+        }
     }
 
     /// Writes a line and shows it at once.
@@ -140,21 +168,6 @@ pub fn printable(text: &str) -> String {
             },
         )
         .collect()
-}
-
-/// Asks a yes-or-no question on the terminal.
-///
-/// # Errors
-/// [`Failure::Declined`] on anything but yes, and when there is no terminal to ask.
-pub fn confirm(question: &str) -> Result<(), Failure> {
-    let stdin = io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Failure::Declined);
-    }
-    eprint!("{question} [y/N] ");
-    let mut answer = String::new();
-    stdin.read_line(&mut answer)?;
-    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") { Ok(()) } else { Err(Failure::Declined) }
 }
 
 /// A duration in the unit that suits it.

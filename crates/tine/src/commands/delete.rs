@@ -4,7 +4,7 @@ use serde_json::json;
 use tine_client::ClientError;
 
 use super::{Context, split_fork};
-use crate::{args::DeleteArgs, failure::Failure, output::confirm};
+use crate::{args::DeleteArgs, consent::Consent, failure::Failure};
 
 /// Deletes a database, or the one fork that was named.
 ///
@@ -13,12 +13,10 @@ use crate::{args::DeleteArgs, failure::Failure, output::confirm};
 pub fn run(context: &Context, args: &DeleteArgs) -> Result<(), Failure> {
     let (database, fork) = split_fork(&args.database);
     if let Some(fork) = fork {
-        return super::fork::delete(context, database, fork, args.yes);
+        return super::fork::delete(context, database, fork);
     }
-    if !args.yes {
-        let forks = if args.forks { " and all of its forks" } else { "" };
-        confirm(&format!("Delete database `{database}`{forks}, with all data?"))?;
-    }
+    let forks = if args.forks { " and all of its forks" } else { "" };
+    context.confirm(Consent::Delete, &format!("Delete database `{database}`{forks}, with all data?"))?;
     context.http.delete(database, args.forks).map_err(|error| explain(error, database))?;
     if context.output.is_json() {
         return context.output.json(&json!({ "deleted": database, "forks": args.forks }));

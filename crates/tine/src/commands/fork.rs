@@ -8,8 +8,9 @@ use tine_client::http::Fork;
 use super::{Context, split_fork};
 use crate::{
     args::ForkCommand,
+    consent::Consent,
     failure::Failure,
-    output::{Table, confirm, duration_text},
+    output::{Table, duration_text},
 };
 
 /// The fork that a bare database name means.
@@ -36,9 +37,9 @@ pub fn run(context: &Context, command: &ForkCommand) -> Result<(), Failure> {
             }
             context.output.line(&format!("{database}@{old} is now {database}@{}", renamed.name))
         }
-        ForkCommand::Delete { fork, yes } => {
+        ForkCommand::Delete { fork } => {
             let (database, name) = named(fork)?;
-            delete(context, database, name, *yes)
+            delete(context, database, name)
         }
     }
 }
@@ -47,10 +48,8 @@ pub fn run(context: &Context, command: &ForkCommand) -> Result<(), Failure> {
 ///
 /// # Errors
 /// The client's.
-pub fn delete(context: &Context, database: &str, fork: &str, yes: bool) -> Result<(), Failure> {
-    if !yes {
-        confirm(&format!("Delete fork `{database}@{fork}`?"))?;
-    }
+pub fn delete(context: &Context, database: &str, fork: &str) -> Result<(), Failure> {
+    context.confirm(Consent::Delete, &format!("Delete fork `{database}@{fork}`?"))?;
     context.http.delete_fork(database, fork)?;
     if context.output.is_json() {
         return context.output.json(&json!({ "deleted": format!("{database}@{fork}") }));
@@ -99,8 +98,7 @@ fn create(context: &Context, database: &str, name: &str, ephemeral: bool) -> Res
 fn list(context: &Context, database: &str) -> Result<(), Failure> {
     let forks = context.http.forks(split_fork(database).0)?;
     if context.output.is_json() {
-        let forks: Vec<_> = forks.iter().map(as_json).collect();
-        return context.output.json(&json!({ "forks": forks }));
+        return context.output.json_list("forks", forks.iter().map(as_json).collect());
     }
     let mut table = Table::new(["fork", "id", "head", "from", "durability", "created"]);
     for fork in &forks {

@@ -19,7 +19,7 @@ pub fn run(context: &Context) -> Result<(), Failure> {
                 json!({ "name": database.name, "identity": database.identity, "owner": database.owner, "forks": forks })
             })
             .collect();
-        return context.output.json(&json!({ "databases": list }));
+        return context.output.json_list("databases", list);
     }
     if databases.is_empty() {
         return context.output.line("no databases; `tine publish NAME PATH` makes one");

@@ -29,6 +29,7 @@ fn print(context: &Context, record: &LogRecord) -> Result<(), Failure> {
         return context.output.json(&json!({
             "level": record.level, "ts": record.ts, "message": record.message,
             "function": record.function, "filename": record.filename, "line_number": record.line_number,
+            "trace": record.trace,
         }));
     }
     context.output.line(&text(record))
@@ -58,6 +59,7 @@ mod tests {
             function: Some("sell".into()),
             filename: Some("index.ts".into()),
             line_number: Some(7),
+            trace: None,
         };
         assert_eq!(text(&record), "1970-01-01T00:00:01.000000Z WARN  sell: low\\u{1b}[0m  (index.ts:7)");
         (record.function, record.filename, record.line_number) = (None, None, None);

@@ -1,9 +1,13 @@
 //! The verbs, one file each.
 
 pub mod call;
+pub mod completions;
+pub mod config;
 pub mod delete;
 pub mod describe;
+pub mod explain;
 pub mod fork;
+pub mod identity;
 pub mod list;
 pub mod logs;
 pub mod publish;
@@ -14,7 +18,14 @@ pub mod version;
 
 use tine_client::http::HttpClient;
 
-use crate::{args::GlobalArgs, credentials, failure::Failure, output::Output, settings::Settings};
+use crate::{
+    args::GlobalArgs,
+    consent::{self, Consent},
+    credentials,
+    failure::Failure,
+    output::Output,
+    settings::Settings,
+};
 
 /// What the verbs that talk to a server share.
 pub struct Context<'a> {
@@ -26,6 +37,9 @@ pub struct Context<'a> {
     pub url: String,
     /// The caller's identity token.
     pub token: String,
+    /// Where everything is.
+    pub settings: Settings,
+    consents: Vec<Consent>,
 }
 
 impl<'a> Context<'a> {
@@ -35,7 +49,7 @@ impl<'a> Context<'a> {
     /// Wrong settings, and the server's errors when an identity has to be made.
     pub fn new(args: &GlobalArgs, output: &'a Output) -> Result<Context<'a>, Failure> {
         let settings = Settings::load(args)?;
-        let http = HttpClient::new(&settings.server())?;
+        let http = HttpClient::new(&settings.server().value)?;
         let token = credentials::token(&settings, &http, args.new_identity)?;
         let admin = credentials::admin_token(&settings, &http);
         let http = http.with_token(token.as_str());
@@ -43,7 +57,15 @@ impl<'a> Context<'a> {
             Some(admin) => http.with_admin_token(admin),
             None => http,
         };
-        Ok(Context { output, url: http.url(), http, token })
+        Ok(Context { output, url: http.url(), http, token, settings, consents: args.yes.clone() })
+    }
+
+    /// Goes on if the caller agreed to `needed` beforehand, or does so now.
+    ///
+    /// # Errors
+    /// [`Failure::Declined`].
+    pub fn confirm(&self, needed: Consent, question: &str) -> Result<(), Failure> {
+        consent::confirm(&self.consents, needed, question)
     }
 }
 

@@ -39,7 +39,7 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(),
     start_tracing();
     raise_file_limit();
     let settings = Settings::load(global)?;
-    let listen = resolve_listen(&settings.listen(args.listen.as_deref()))?;
+    let listen = resolve_listen(&settings.listen(args.listen.as_deref()).value)?;
     create_private_directory(&settings.data_dir)
         .map_err(|source| Failure::File { path: settings.data_dir.clone(), source })?;
     let mut options = ServerOptions::new(listen, settings.data_dir.clone()).open_publish(args.open_publish);

@@ -18,7 +18,11 @@ use crate::{
 /// The client's.
 pub fn run(context: &Context, args: &SqlArgs) -> Result<(), Failure> {
     for result in context.http.sql(&args.database, &args.statement)? {
-        if context.output.is_json() {
+        if context.output.is_ndjson() {
+            for row in &result.rows {
+                context.output.json(&row_json(&result, row))?;
+            }
+        } else if context.output.is_json() {
             context.output.json(&as_json(&result))?;
         } else {
             print(context, &result)?;
@@ -32,6 +36,17 @@ fn as_json(result: &SqlResult) -> Value {
     json!({ "columns": result.columns, "rows": result.rows, "changed": changed, "duration_us": result.duration_us })
 }
 
+/// A row as an object by column name.
+fn row_json(result: &SqlResult, row: &[Value]) -> Value {
+    let names = result.columns.iter().enumerate().map(column_name);
+    Value::Object(names.zip(row.iter().cloned()).collect())
+}
+
+/// A name for a column that may have none.
+fn column_name((position, name): (usize, &Option<String>)) -> String {
+    name.clone().unwrap_or_else(|| format!("column {}", position + 1))
+}
+
 fn print(context: &Context, result: &SqlResult) -> Result<(), Failure> {
     let took = duration_text(result.duration_us);
     if result.columns.is_empty() {
@@ -41,9 +56,7 @@ fn print(context: &Context, result: &SqlResult) -> Result<(), Failure> {
             changed.inserted, changed.updated, changed.deleted
         ));
     }
-    let name =
-        |(position, name): (usize, &Option<String>)| name.clone().unwrap_or_else(|| format!("column {}", position + 1));
-    let mut table = Table::new(result.columns.iter().enumerate().map(name));
+    let mut table = Table::new(result.columns.iter().enumerate().map(column_name));
     // A type that cannot be read is not shown in words; its values are shown as they came.
     let types: Vec<Option<AlgebraicType>> = result.column_types.iter().map(|ty| type_from_json(ty).ok()).collect();
     for row in &result.rows {

@@ -111,6 +111,15 @@ impl HttpClient {
         self.send(Method::POST, "/v1/identity", None)?.success()?.json()
     }
 
+    /// Asks whether this client's token is valid and `identity`'s.
+    ///
+    /// # Errors
+    /// 401 when the token is not valid, 400 when it is another identity's.
+    pub fn verify_identity(&self, identity: &str) -> Result<(), ClientError> {
+        self.send(Method::GET, &format!("/v1/identity/{}/verify", encode_segment(identity)), None)?.success()?;
+        Ok(())
+    }
+
     /// Creates or updates a database from a program of the given content type. Without a name a
     /// database is always created.
     ///

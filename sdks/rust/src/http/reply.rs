@@ -85,6 +85,9 @@ pub struct LogRecord {
     /// Line in the source file.
     #[serde(default)]
     pub line_number: Option<u32>,
+    /// Stack of a failed call, innermost first, a frame a line.
+    #[serde(default)]
+    pub trace: Option<String>,
 }
 
 /// A fork of a database.
