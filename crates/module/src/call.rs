@@ -64,6 +64,30 @@ pub trait CallHost {
     /// # Errors
     /// None is open.
     fn abort_transaction(&mut self) -> Result<(), SyscallError>;
+
+    /// Queues a call of a reducer (its name, arguments as BSATN), by the database itself, to run when the running call has
+    /// ended, whatever becomes of it.
+    ///
+    /// # Errors
+    /// The host does not do this, or has no such function.
+    fn schedule_immediate(&mut self, function: &str, arguments: Vec<u8>) -> Result<(), SyscallError> {
+        let _ = (function, arguments);
+        Err(SyscallError::new(SyscallError::HOST_CALL_FAILURE, "this host does not schedule calls at once"))
+    }
+
+    /// Sends a request of a procedure over HTTP and waits for the reply. `request` is a BSATN `HttpRequest`; the reply is a
+    /// BSATN `HttpResponse` and its body.
+    ///
+    /// # Errors
+    /// A transaction is open, the host does not allow outbound requests, or the request failed.
+    fn http_request(&mut self, request: &[u8], body: &[u8]) -> Result<(Vec<u8>, Vec<u8>), SyscallError> {
+        let _ = (request, body);
+        if self.tables().is_some() {
+            let problem = "an HTTP request would hold the transaction open: make it outside withTx()";
+            return Err(SyscallError::new(SyscallError::WOULD_BLOCK_TRANSACTION, problem));
+        }
+        Err(SyscallError::new(SyscallError::HTTP_ERROR, "outbound HTTP requests are not supported yet"))
+    }
 }
 
 /// Why the host refuses what a module asked. The module sees it as an exception.
@@ -81,10 +105,18 @@ impl SyscallError {
     pub const HOST_CALL_FAILURE: u16 = 1;
     /// No transaction is open.
     pub const NOT_IN_TRANSACTION: u16 = 2;
+    /// Bytes are not what they should be.
+    pub const BSATN_DECODE_ERROR: u16 = 3;
+    /// No iterator has this id.
+    pub const NO_SUCH_ITER: u16 = 6;
+    /// No console timer has this id.
+    pub const NO_SUCH_CONSOLE_TIMER: u16 = 7;
     /// A transaction is open already.
     pub const WOULD_BLOCK_TRANSACTION: u16 = 17;
     /// The open transaction is not one of a procedure.
     pub const TRANSACTION_NOT_ANONYMOUS: u16 = 18;
+    /// An outbound HTTP request failed; the message says why.
+    pub const HTTP_ERROR: u16 = 21;
 
     /// An error with a code of the module ABI.
     pub fn new(code: u16, message: impl Into<String>) -> SyscallError {

@@ -14,22 +14,29 @@
 //! 3. No input (source, arguments, rows, thrown values) panics. A panic of ours, or of the host, inside a call goes on to the
 //!    caller of the call, with the engine's frames unwound.
 //! 4. Errors name a place in the author's source.
-//! 5. Bytecode is made and used within one process. It is never read from outside.
+//! 5. Bytecode is made by this build alone. It leaves the process only under a seal ([`CodeCache`]) and is never taken from users.
 //!
 //! # Where things are
+//!
+//! A bundle of the SpacetimeDB tool chain (one file that imports `spacetime:sys@2.x`) is the other kind of module: it brings its own SDK
+//! and runs unchanged, see `engine::bundle`.
 //!
 //! `source` turns a bundle into linked JavaScript; `engine` compiles and runs it; `sdk/*.js` is the JavaScript part of the
 //! SDK, and [`SERVER_TYPES`] its types for editors.
 
+mod cache;
 mod call;
 mod diagnostic;
 mod engine;
 mod module;
 mod source;
 
+pub use cache::{CodeCache, CodeStorage};
 pub use call::{CallContext, CallError, CallHost, LogEntry, LogLevel, ProcedureIndex, ReducerIndex, SyscallError};
 pub use diagnostic::{Diagnostic, SourceLocation, StackFrame};
-pub use module::{CompileError, CompiledModule, Instance, InterruptHandle, Limits, LoadError, compile};
+pub use module::{
+    CompileError, CompiledModule, Instance, InterruptHandle, Limits, LoadError, compile, compile_with_cache,
+};
 pub use source::bundle::{BUNDLE_BYTES_MAX, BUNDLE_FILES_MAX, BundleError, CollectError, SourceBundle};
 
 /// Type declarations of `tine:server`, for editors: put this next to a module as `tine.d.ts`.

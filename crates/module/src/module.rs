@@ -9,10 +9,11 @@ use thiserror::Error;
 use tine_tables::DatabaseSchema;
 use tine_types::ModuleDef;
 
+use crate::cache::CodeCache;
 use crate::call::{CallContext, CallError, CallHost, ProcedureIndex, ReducerIndex};
 use crate::diagnostic::{Diagnostic, SourceLocation};
 use crate::engine::boot::SDK_EXPORTS;
-use crate::engine::{Artifact, Engine, Function, Isolate, QuickJs};
+use crate::engine::{Artifact, Engine, Function, Isolate, QuickJs, bundle};
 use crate::source::bundle::{BundleError, SourceBundle};
 use crate::source::link;
 
@@ -45,10 +46,28 @@ pub struct CompiledModule {
 /// # Errors
 /// See [`CompileError`]; all but bounds name a place in the source.
 pub fn compile(bundle: &SourceBundle, limits: &Limits) -> Result<Arc<CompiledModule>, CompileError> {
+    compile_with_cache(bundle, limits, None)
+}
+
+/// Like [`compile`]. A single file that imports the module ABI (`spacetime:sys@2.x`) is a bundle of the SpacetimeDB tool chain: it
+/// runs as it is, and its compiled form is looked for in the cache first, and kept there.
+///
+/// # Errors
+/// As there.
+pub fn compile_with_cache(
+    bundle: &SourceBundle,
+    limits: &Limits,
+    cache: Option<&CodeCache>,
+) -> Result<Arc<CompiledModule>, CompileError> {
     bundle.check()?;
+    let hash = *blake3::hash(&bundle.encode()).as_bytes();
+    if bundle::is_candidate(bundle)
+        && let Some((def, artifact)) = bundle::compile(bundle, &hash, limits, cache)?
+    {
+        return Ok(Arc::new(CompiledModule { hash, def: Arc::new(def), artifact: Box::new(artifact) }));
+    }
     let program = link::link(bundle, &SDK_EXPORTS).map_err(CompileError::Syntax)?;
     let (def, artifact) = QuickJs.compile(bundle, program, limits)?;
-    let hash = *blake3::hash(&bundle.encode()).as_bytes();
     Ok(Arc::new(CompiledModule { hash, def: Arc::new(def), artifact: Box::new(artifact) }))
 }
 
@@ -173,6 +192,12 @@ pub enum CompileError {
     /// The tables or functions that the module defines are not valid.
     #[error("the module's definition is not valid: {0}")]
     Definition(String),
+    /// The module defines something that this version cannot run yet.
+    #[error("the module has {feature}: they are not supported yet")]
+    Unsupported {
+        /// What it is, in the plural.
+        feature: &'static str,
+    },
 }
 
 impl CompileError {
@@ -183,6 +208,7 @@ impl CompileError {
             CompileError::Syntax(_) => "TN0510",
             CompileError::Load(error) => error.code(),
             CompileError::Definition(_) => "TN0511",
+            CompileError::Unsupported { .. } => "TN0512",
         }
     }
 
@@ -191,7 +217,7 @@ impl CompileError {
         match self {
             CompileError::Syntax(diagnostic) => diagnostic.location.as_ref(),
             CompileError::Load(error) => error.location(),
-            CompileError::Bundle(_) | CompileError::Definition(_) => None,
+            CompileError::Bundle(_) | CompileError::Definition(_) | CompileError::Unsupported { .. } => None,
         }
     }
 }

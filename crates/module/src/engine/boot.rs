@@ -12,6 +12,7 @@ use crate::source::resolve::SDK_MODULE;
 const SDK_SOURCE: &str = concat!(
     "(function (native) {\n\"use strict\";\n",
     include_str!("../../sdk/globals.js"),
+    include_str!("../../sdk/date.js"),
     include_str!("../../sdk/values.js"),
     include_str!("../../sdk/types.js"),
     include_str!("../../sdk/schema.js"),
@@ -124,8 +125,8 @@ impl Boot {
     }
 }
 
-/// Loads the SDK into a fresh runtime.
-pub(super) fn boot(cx: Cx<'_>) -> JsResult<()> {
+/// Looks up in a fresh runtime what natives need.
+pub(super) fn prepare(cx: Cx<'_>) -> JsResult<&Boot> {
     let global = cx.global();
     let get = |name: &str| Ok(cx.root(global.get_named(name)?));
     let big_int = global.get_named("BigInt")?;
@@ -139,7 +140,12 @@ pub(super) fn boot(cx: Cx<'_>) -> JsResult<()> {
         big_int: cx.root(big_int),
         sdk: OnceCell::new(),
     };
-    let boot = cx.state().boot.get_or_init(|| boot);
+    Ok(cx.state().boot.get_or_init(|| boot))
+}
+
+/// Loads the SDK into a fresh runtime.
+pub(super) fn boot(cx: Cx<'_>) -> JsResult<()> {
+    let boot = prepare(cx)?;
     let native = cx.object()?;
     values::install(cx, &native)?;
     context::install(cx, &native)?;
@@ -210,7 +216,7 @@ fn sdk_bytecode() -> &'static Bytecode {
 ///
 /// # Panics
 /// If it does not compile, which the tests rule out.
-fn compile_own_script(name: &str, source: &str) -> Bytecode {
+pub(super) fn compile_own_script(name: &str, source: &str) -> Bytecode {
     let state = State::new(COMPILE_MEMORY_BYTES, Modules::Stubs, Default::default());
     let mut runtime = Runtime::new(COMPILE_STACK_BYTES, state).expect("memory for one runtime");
     let cx = runtime.enter();

@@ -20,7 +20,8 @@ use super::{Artifact, Engine, Isolate};
 use crate::diagnostic::{Diagnostic, SourceLocation, excerpt};
 use crate::module::{CompileError, Limits, LoadError};
 use crate::source::bundle::SourceBundle;
-use crate::source::link::{LinkedFile, LinkedProgram};
+use crate::source::link::LinkedProgram;
+use crate::source::positions::Positions;
 
 /// QuickJS-ng.
 pub(crate) struct QuickJs;
@@ -78,7 +79,7 @@ fn compile_files(bundle: &SourceBundle, linked: LinkedProgram, limits: &Limits) 
             if cx.state().heap.has_refused() {
                 out_of_memory()
             } else {
-                CompileError::Syntax(syntax_error(&error, &path, source, &file))
+                CompileError::Syntax(syntax_error(&error, &path, source, &file.positions))
             }
         })?;
         let compiled = CompiledFile {
@@ -89,11 +90,11 @@ fn compile_files(bundle: &SourceBundle, linked: LinkedProgram, limits: &Limits) 
         };
         files.insert(path, compiled);
     }
-    Ok(Program { entry: linked.entry, files })
+    Ok(Program { entry: linked.entry, files, map: None })
 }
 
 /// A syntax error that only the engine sees, such as a feature it does not have.
-fn syntax_error(error: &Value<'_>, path: &str, source: &str, file: &LinkedFile) -> Diagnostic {
+pub(super) fn syntax_error(error: &Value<'_>, path: &str, source: &str, positions: &Positions) -> Diagnostic {
     let text = |name| error.get_named(name).and_then(|value| value.to_text()).unwrap_or_default();
     let mut diagnostic = Diagnostic::bare(format!("SyntaxError: {}", text("message")));
     let stack = text("stack");
@@ -103,7 +104,7 @@ fn syntax_error(error: &Value<'_>, path: &str, source: &str, file: &LinkedFile) 
         Some((parts.next()?.parse::<u32>().ok()?, column))
     });
     if let Some((line, column)) = place {
-        let (line, column) = file.positions.source_of(line, column);
+        let (line, column) = positions.source_of(line, column);
         diagnostic.excerpt = excerpt(source, line, column);
         diagnostic.location = Some(SourceLocation { file: path.to_owned(), line, column });
     }
@@ -150,7 +151,7 @@ fn add_default(cx: Cx<'_>, def: &mut ModuleDef, program: &Program, default: &Val
 }
 
 /// Checks a definition as publishing it will, so that mistakes show when the module is compiled.
-fn check(def: &ModuleDef) -> Result<(), CompileError> {
+pub(super) fn check(def: &ModuleDef) -> Result<(), CompileError> {
     let mut next = 1 << 10;
     let mut allocate = |count: u32| {
         next += count;

@@ -41,7 +41,7 @@ pub(super) fn log_rejection(reason: &Value<'_>) {
     write(cx, LogLevel::Warn, format!("unhandled promise rejection: {diagnostic}"), "");
 }
 
-fn write(cx: Cx<'_>, level: LogLevel, message: String, stack: &str) {
+pub(super) fn write(cx: Cx<'_>, level: LogLevel, message: String, stack: &str) {
     let lines = &cx.state().call.log_lines;
     lines.set(lines.get().saturating_add(1));
     let (level, message) = match lines.get() {
@@ -69,18 +69,22 @@ fn encode_utf8<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
 /// `decodeUtf8(bytes, fatal, ignoreBom)`
 fn decode_utf8<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let is_set = |index| call.arg(index).kind() == Kind::Bool(true);
-    let (fatal, keep_bom) = (is_set(1), is_set(2));
-    let decoded = call.arg(0).with_bytes(|bytes| {
+    decode(call.cx, &call.arg(0), is_set(1), is_set(2))
+}
+
+/// The text behind a buffer or view. Bytes that are not UTF-8 throw if `fatal`, else they are replaced.
+pub(super) fn decode<'js>(cx: Cx<'js>, bytes: &Value<'js>, fatal: bool, keep_bom: bool) -> JsResult<Value<'js>> {
+    let decoded = bytes.with_bytes(|bytes| {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").filter(|_| !keep_bom).unwrap_or(bytes);
         match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(call.cx.string(text)),
+            Ok(text) => Ok(cx.string(text)),
             Err(_) if fatal => Err("the bytes are not UTF-8"),
-            Err(_) => Ok(call.cx.string(&String::from_utf8_lossy(bytes))),
+            Err(_) => Ok(cx.string(&String::from_utf8_lossy(bytes))),
         }
     });
     match decoded {
         Some(Ok(text)) => text,
-        Some(Err(problem)) => Err(errors::throw(call.cx, ErrorClass::Type, problem)),
-        None => Err(errors::throw(call.cx, ErrorClass::Type, "decode() needs an ArrayBuffer or a view")),
+        Some(Err(problem)) => Err(errors::throw(cx, ErrorClass::Type, problem)),
+        None => Err(errors::throw(cx, ErrorClass::Type, "decode() needs an ArrayBuffer or a view")),
     }
 }

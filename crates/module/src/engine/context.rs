@@ -121,7 +121,7 @@ fn transaction_timestamp<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
 }
 
 /// Milliseconds since the epoch, for `Date`. While the module loads it is the epoch.
-fn now<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
+pub(super) fn now<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let state = &call.cx.state().call;
     let micros = state.transaction_micros.get().or_else(|| state.context.with(|context| context.timestamp.micros()));
     Ok(call.cx.number(micros.unwrap_or(0).div_euclid(1000) as f64))
@@ -227,7 +227,7 @@ fn uuid_v7(time: Timestamp, count: u32, random: u32) -> Uuid {
 }
 
 /// Asks the host for something, throwing if it refuses.
-fn ask_host<'js, T>(
+pub(super) fn ask_host<'js, T>(
     cx: Cx<'js>,
     ask: impl FnOnce(&mut (dyn CallHost + 'static)) -> Result<T, SyscallError>,
 ) -> JsResult<T> {

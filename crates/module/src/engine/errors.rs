@@ -37,9 +37,24 @@ pub(super) fn throw(cx: Cx<'_>, class: ErrorClass, message: &str) -> Exception {
 /// Throws the SDK's error for a code of the module ABI.
 #[cold]
 pub(super) fn throw_host(cx: Cx<'_>, error: &SyscallError) -> Exception {
+    if let Some(bundle) = cx.state().bundle.get() {
+        let class = match bundle.error_class(cx, error.code) {
+            Ok(class) => class.unwrap_or(cx.state().boot().error),
+            Err(exception) => return exception,
+        };
+        return throw_new(cx, class, &error.message);
+    }
     let sdk = cx.state().boot().sdk();
     let class = sdk.error_classes.get(usize::from(error.code)).copied().flatten();
     throw_new(cx, class.unwrap_or(sdk.host_error), &error.message)
+}
+
+/// The class of errors whose text is for the caller.
+fn sender_error(cx: Cx<'_>) -> Option<super::raw::Root> {
+    match cx.state().bundle.get() {
+        Some(bundle) => bundle.sender_error(),
+        None => Some(cx.state().boot().sdk().sender_error),
+    }
 }
 
 /// Throws what a failed table operation means: an error the module can handle, or the end of the call.
@@ -94,8 +109,9 @@ pub(super) fn of_value(cx: Cx<'_>, program: &Program, value: &Value<'_>) -> Call
     if let Some(error) = stopped(cx, program, Some(value)) {
         return error;
     }
-    let is_sender_error =
-        value.is_object() && caught(cx, value.is_instance_of(cx.state().boot().sdk().sender_error)).unwrap_or(false);
+    let is_sender_error = sender_error(cx)
+        .filter(|_| value.is_object())
+        .is_some_and(|class| caught(cx, value.is_instance_of(class)).unwrap_or(false));
     let error = if is_sender_error {
         CallError::User(property(cx, value, cx.state().boot().atoms.message))
     } else {

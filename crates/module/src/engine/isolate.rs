@@ -195,7 +195,10 @@ impl Isolate for QuickJsIsolate {
             })
         });
         state.scans.clear(&state.heap);
+        // If a native panicked, that goes on from here, and the instance is not to be used again.
+        let spent = std::mem::replace(&mut self.spent, true);
         state.resume_panic();
+        self.spent = spent;
         if let Err(error) = &outcome {
             // Jobs of a call that failed would run in the next one.
             self.spent |= error.replaces_instance() || cx.has_jobs();

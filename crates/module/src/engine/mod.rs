@@ -6,8 +6,10 @@
 //! Inside: [`raw`] holds the engine's handles and nearly all unsafe code; [`heap`] is its memory; [`state`] what an instance
 //! knows; [`boot`] turns a fresh runtime into one for modules; [`plan`], [`encode`] and [`decode`] are the codec of values;
 //! [`tables`], [`rows`], [`scan`], [`values`], [`context`] and [`console`] are what modules can call; [`isolate`] runs calls.
+//! [`bundle`] has what is different for bundles of the SpacetimeDB tool chain.
 
 pub(crate) mod boot;
+pub(crate) mod bundle;
 mod compile;
 mod console;
 mod context;

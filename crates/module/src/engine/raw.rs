@@ -275,6 +275,12 @@ impl<'js> Cx<'js> {
         self.check(unsafe { qjs::JS_NewUint8ArrayCopy(self.ptr(), bytes.as_ptr(), bytes.len() as _) })
     }
 
+    /// An `ArrayBuffer` with a copy of these bytes.
+    pub(super) fn array_buffer(self, bytes: &[u8]) -> JsResult<Value<'js>> {
+        // SAFETY: pointer and length are those of the slice, which is copied.
+        self.check(unsafe { qjs::JS_NewArrayBufferCopy(self.ptr(), bytes.as_ptr(), bytes.len() as _) })
+    }
+
     pub(super) fn global(self) -> Value<'js> {
         // SAFETY: the context is alive.
         self.own(unsafe { qjs::JS_GetGlobalObject(self.ptr()) })
@@ -542,18 +548,29 @@ impl<'js> Cx<'js> {
     }
 }
 
-/// Bytecode that this process made. Never read from outside: the engine trusts it.
+/// Bytecode that this build's engine made: the engine trusts it. It is this process's own, or has come back from where this
+/// server's processes keep it, under a seal that only they can make ([`crate::CodeCache`]).
 pub(super) struct Bytecode(Vec<u8>);
 
 impl Bytecode {
-    /// Vouches that `bytes` came from [`Cx::compile_script`] or [`Cx::compile_module`] of this process.
+    /// Vouches that `bytes` came from [`Cx::compile_script`] or [`Cx::compile_module`] of this build.
     pub(super) fn trusted(bytes: Vec<u8>) -> Bytecode {
         Bytecode(bytes)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
     }
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
+}
+
+/// The engine's version.
+pub(super) fn engine_version() -> &'static CStr {
+    // SAFETY: the engine returns a constant string.
+    unsafe { CStr::from_ptr(qjs::JS_GetVersion()) }
 }
 
 /// What the loader found under a module's name.
@@ -637,7 +654,10 @@ unsafe extern "C" fn export_nothing(_: *mut qjs::JSContext, _: *mut qjs::JSModul
 unsafe extern "C" fn export_sdk(context: *mut qjs::JSContext, module: *mut qjs::JSModuleDef) -> c_int {
     // SAFETY: called inside a `Cx`'s life, for a module made in `load_module`.
     let cx = Cx { context: unsafe { NonNull::new_unchecked(context) }, marker: PhantomData };
-    let Loaded::Object(root, names) = cx.state().load_module(crate::source::resolve::SDK_MODULE) else { return -1 };
+    // SAFETY: the name is an atom that belongs to the module; the reference returned is given back by `Name`.
+    let name = Name { atom: unsafe { qjs::JS_GetModuleName(context, module) }, cx };
+    let Ok(name) = name.to_text() else { return -1 };
+    let Loaded::Object(root, names) = cx.state().load_module(&name) else { return -1 };
     for name in names {
         let Ok(value) = cx.borrow(root).get_named(name) else { return -1 };
         // SAFETY: the call takes the reference over; the export was declared.
@@ -825,6 +845,22 @@ impl<'js> Value<'js> {
         Ok(())
     }
 
+    /// Defines a property that enumeration does not show, as globals are.
+    pub(super) fn define_hidden(&self, name: &str, value: Value<'js>) -> JsResult<()> {
+        let flags = (qjs::JS_PROP_CONFIGURABLE | qjs::JS_PROP_WRITABLE) as c_int;
+        // SAFETY: object and name are alive; the call takes the value's reference over.
+        self.cx.check_int(unsafe {
+            qjs::JS_DefinePropertyValueStr(self.cx.ptr(), self.raw, c_string(name).as_ptr(), value.into_raw(), flags)
+        })?;
+        Ok(())
+    }
+
+    /// `!!value`. Runs no code.
+    pub(super) fn is_truthy(&self) -> bool {
+        // SAFETY: the value is alive.
+        unsafe { qjs::JS_ToBool(self.cx.ptr(), self.raw) > 0 }
+    }
+
     /// Defines an own property whose name is a string or symbol.
     pub(super) fn define_value(&self, name: &Value<'js>, value: Value<'js>) -> JsResult<()> {
         let name = name.property_name()?;
@@ -882,6 +918,51 @@ impl<'js> Value<'js> {
         let mut raw = [arg.raw];
         // SAFETY: as for `call`.
         self.cx.check(unsafe { qjs::JS_CallConstructor(self.cx.ptr(), self.raw, 1, raw.as_mut_ptr()) })
+    }
+
+    /// `new DataView(buffer, 0, length)` and its like: `new` with three arguments.
+    pub(super) fn construct_view(&self, buffer: &Value<'js>, offset: i32, length: i32) -> JsResult<Value<'js>> {
+        let mut raw = [buffer.raw, self.cx.int(offset).raw, self.cx.int(length).raw];
+        // SAFETY: as for `call`.
+        self.cx.check(unsafe { qjs::JS_CallConstructor(self.cx.ptr(), self.raw, 3, raw.as_mut_ptr()) })
+    }
+
+    /// Passes the bytes of a plain `ArrayBuffer` to `use_bytes`, which must not run JavaScript; `None` if it is another
+    /// value or its memory was taken away.
+    #[inline]
+    pub(super) fn with_array_buffer<T>(&self, use_bytes: impl FnOnce(&mut [u8]) -> T) -> Option<T> {
+        // SAFETY: the value is alive; the size is written by the call. An exception that a failed call leaves is dropped.
+        let (start, size) = unsafe {
+            if !qjs::JS_IsArrayBuffer(self.raw) {
+                return None;
+            }
+            let mut size = 0;
+            let start = qjs::JS_GetArrayBuffer(self.cx.ptr(), &mut size, self.raw);
+            (start, size as usize)
+        };
+        if start.is_null() {
+            self.cx.take_exception();
+            return None;
+        }
+        if size == 0 {
+            return Some(use_bytes(&mut []));
+        }
+        // SAFETY: the engine owns `size` bytes there; nothing can free or move them, and nobody else reads or writes them, while
+        // no JavaScript runs.
+        Some(use_bytes(unsafe { std::slice::from_raw_parts_mut(start, size) }))
+    }
+
+    /// Whether it is a `DataView`.
+    pub(super) fn is_data_view(&self) -> bool {
+        // SAFETY: the value is alive.
+        unsafe { qjs::JS_IsDataView(self.raw) }
+    }
+
+    /// Sets an element of an array.
+    pub(super) fn set_index(&self, index: u32, value: Value<'js>) -> JsResult<()> {
+        // SAFETY: the array is alive; the call takes the value's reference over.
+        self.cx.check_int(unsafe { qjs::JS_SetPropertyUint32(self.cx.ptr(), self.raw, index, value.into_raw()) })?;
+        Ok(())
     }
 
     /// Passes `String(value)` to `use_text`. Lone surrogates become U+FFFD.
@@ -1004,7 +1085,7 @@ impl<'js> Value<'js> {
 }
 
 /// The most arguments that natives pass to JavaScript.
-const CALL_ARGS_MAX: usize = 4;
+const CALL_ARGS_MAX: usize = 5;
 
 /// # Safety
 /// `length` bytes from `start` are alive, or `length` is 0.
@@ -1033,6 +1114,11 @@ pub(super) struct Name<'js> {
 impl Name<'_> {
     pub(super) fn is(&self, atom: Atom) -> bool {
         self.atom == atom.0
+    }
+
+    fn to_text(&self) -> JsResult<String> {
+        // SAFETY: the atom is alive.
+        self.cx.check(unsafe { qjs::JS_AtomToString(self.cx.ptr(), self.atom) })?.to_text()
     }
 }
 
@@ -1140,7 +1226,7 @@ fn guarded<'js, T>(cx: Cx<'js>, body: impl FnOnce() -> JsResult<T>) -> JsResult<
         Err(payload) => {
             cx.state().set_panic(payload);
             // SAFETY: the context is alive. An error object is wanted because only those can be uncatchable.
-            let error = cx.own(unsafe { qjs::JS_NewError(cx.ptr()) });
+            let error = cx.check(unsafe { qjs::JS_NewError(cx.ptr()) })?;
             Err(cx.throw_uncatchable(error))
         }
     }

@@ -13,13 +13,19 @@ pub(super) fn install<'js>(cx: Cx<'js>, native: &Value<'js>) -> JsResult<()> {
 
 /// An iterator over rows of a table (its position in the tables' list).
 pub(super) fn iterator<'js>(cx: Cx<'js>, table: usize, rows: Result<Rows, CollectError>) -> JsResult<Value<'js>> {
-    let rows = rows.map_err(|error| match error {
-        CollectError::Table(error) => errors::throw_table(cx, &error),
-        CollectError::OutOfMemory => stop(cx, "out of memory"),
-        CollectError::Stopped => stop(cx, "interrupted"),
-    })?;
+    let rows = rows.map_err(|error| throw_collect(cx, &error))?;
     let id = cx.state().scans.begin(table, rows);
     cx.word_object(cx.state().boot().classes.rows, id)
+}
+
+/// Throws what rows that cannot be copied mean.
+#[cold]
+pub(super) fn throw_collect(cx: Cx<'_>, error: &CollectError) -> Exception {
+    match error {
+        CollectError::Table(error) => errors::throw_table(cx, error),
+        CollectError::OutOfMemory => stop(cx, "out of memory"),
+        CollectError::Stopped => stop(cx, "interrupted"),
+    }
 }
 
 /// Ends the call as the engine does itself when a limit is reached.

@@ -36,8 +36,8 @@ struct Scan {
 
 /// Copied rows, one behind the other. Invariant: `charged_bytes` of them were charged.
 pub(super) struct Rows {
-    bytes: Vec<u8>,
-    charged_bytes: usize,
+    pub(super) bytes: Vec<u8>,
+    pub(super) charged_bytes: usize,
 }
 
 /// Why rows cannot be copied.
@@ -52,22 +52,40 @@ pub(super) enum CollectError {
 
 /// Copies all rows of a cursor.
 pub(super) fn collect(state: &State, cursor: &mut RowCursor<'_>) -> Result<Rows, CollectError> {
-    let mut rows = Rows { bytes: Vec::new(), charged_bytes: 0 };
-    let copied = copy_rows(state, cursor, &mut rows);
+    collect_into(state, cursor, Vec::new(), |_| 0)
+}
+
+/// Copies all rows of a cursor into `bytes`, which must be empty. `each` is told every row's length and returns how many more
+/// bytes the caller keeps for the row.
+#[inline]
+pub(super) fn collect_into(
+    state: &State,
+    cursor: &mut RowCursor<'_>,
+    bytes: Vec<u8>,
+    each: impl FnMut(usize) -> usize,
+) -> Result<Rows, CollectError> {
+    let mut rows = Rows { bytes, charged_bytes: 0 };
+    let copied = copy_rows(state, cursor, &mut rows, each);
     if copied.is_err() {
         state.heap.discharge(rows.charged_bytes);
     }
     copied.map(|()| rows)
 }
 
-fn copy_rows(state: &State, cursor: &mut RowCursor<'_>, rows: &mut Rows) -> Result<(), CollectError> {
+fn copy_rows(
+    state: &State,
+    cursor: &mut RowCursor<'_>,
+    rows: &mut Rows,
+    mut each: impl FnMut(usize) -> usize,
+) -> Result<(), CollectError> {
     if !state.heap.charge(SCAN_BYTES) {
         return Err(CollectError::OutOfMemory);
     }
     rows.charged_bytes = SCAN_BYTES;
-    let mut count = 0;
+    let (mut count, mut kept_bytes) = (0, 0);
     while let Some(row) = cursor.next().map_err(CollectError::Table)? {
-        let needed = rows.bytes.len() + row.len() + SCAN_BYTES;
+        kept_bytes += each(row.len());
+        let needed = rows.bytes.len() + row.len() + kept_bytes + SCAN_BYTES;
         if needed > rows.charged_bytes {
             let more = (needed - rows.charged_bytes).next_multiple_of(CHARGE_BYTES.min(needed.next_power_of_two()));
             if !state.heap.charge(more) {

@@ -13,6 +13,7 @@ use std::time::Instant;
 use tine_types::Identity;
 
 use super::boot::Boot;
+use super::bundle::BundleState;
 use super::heap::Heap;
 use super::lent::{Lent, LentShared};
 use super::program::Program;
@@ -80,6 +81,8 @@ pub(super) struct State {
     pub(super) guard: Guard,
     pub(super) modules: Modules,
     pub(super) boot: OnceCell<Boot>,
+    /// Set in an instance of a bundle.
+    pub(super) bundle: OnceCell<BundleState>,
     pub(super) tables: OnceCell<Tables>,
     pub(super) scans: Scans,
     pub(super) call: CallState,
@@ -115,6 +118,7 @@ impl State {
             guard: Guard::new(interrupt),
             modules,
             boot: OnceCell::new(),
+            bundle: OnceCell::new(),
             tables: OnceCell::new(),
             scans: Scans::default(),
             call: CallState {
@@ -174,6 +178,9 @@ impl State {
     /// The module with a name that [`State::resolve_import`] returned.
     pub(super) fn load_module(&self, name: &str) -> Loaded<'_> {
         let Modules::Program(program) = &self.modules else { return Loaded::Stub };
+        if let Some(found) = self.bundle.get().and_then(|bundle| bundle.load_module(name)) {
+            return found;
+        }
         if name == SDK_MODULE {
             return Loaded::Object(self.boot().sdk().exports, &super::boot::SDK_EXPORTS);
         }

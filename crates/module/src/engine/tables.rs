@@ -146,21 +146,49 @@ fn index_of<'js>(call: &Call<'js>) -> (&'js IndexPlan, &'js TablePlan) {
     (index, &tables.tables[index.table])
 }
 
-/// Runs an operation on the open transaction.
-#[inline]
-fn with_tables<T>(cx: Cx<'_>, operate: impl FnOnce(&mut TableWriter) -> Result<T, TableError>) -> JsResult<T> {
-    let state = cx.state();
-    if state.has_fault() {
-        return Err(errors::throw_fault(cx, String::new()));
-    }
-    match state.call.host.with(|host| host.tables().map(operate)) {
-        Some(Some(Ok(result))) => Ok(result),
-        Some(Some(Err(error))) => Err(errors::throw_table(cx, &error)),
-        _ => {
-            let problem = "tables can be used inside a reducer or withTx() only";
-            Err(errors::throw_host(cx, &SyscallError::new(SyscallError::NOT_IN_TRANSACTION, problem)))
+/// Why an operation on the open transaction failed. Not yet thrown, because throwing runs JavaScript.
+pub(super) enum TablesFailure {
+    Table(TableError),
+    /// No transaction is open.
+    NoTransaction,
+    /// The host failed earlier in the call.
+    Fault,
+}
+
+impl TablesFailure {
+    #[cold]
+    pub(super) fn throw(self, cx: Cx<'_>) -> Exception {
+        match self {
+            TablesFailure::Table(error) => errors::throw_table(cx, &error),
+            TablesFailure::NoTransaction => {
+                let problem = "tables can be used inside a reducer or withTx() only";
+                errors::throw_host(cx, &SyscallError::new(SyscallError::NOT_IN_TRANSACTION, problem))
+            }
+            TablesFailure::Fault => errors::throw_fault(cx, String::new()),
         }
     }
+}
+
+/// Runs an operation on the open transaction. Runs no JavaScript.
+#[inline]
+pub(super) fn try_tables<T>(
+    cx: Cx<'_>,
+    operate: impl FnOnce(&mut TableWriter) -> Result<T, TableError>,
+) -> Result<T, TablesFailure> {
+    let state = cx.state();
+    if state.has_fault() {
+        return Err(TablesFailure::Fault);
+    }
+    match state.call.host.with(|host| host.tables().map(operate)) {
+        Some(Some(result)) => result.map_err(TablesFailure::Table),
+        _ => Err(TablesFailure::NoTransaction),
+    }
+}
+
+/// Runs an operation on the open transaction; throws if it fails.
+#[inline]
+fn with_tables<T>(cx: Cx<'_>, operate: impl FnOnce(&mut TableWriter) -> Result<T, TableError>) -> JsResult<T> {
+    try_tables(cx, operate).map_err(|failure| failure.throw(cx))
 }
 
 /// Runs `body` with an empty buffer that is kept for the next call. Nested uses get a fresh one.
