@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tine_query::{Caller, QueryError, SubscriptionIndex, SubscriptionPlan};
 use tine_store::DurableTicket;
@@ -27,33 +26,6 @@ pub(crate) struct ClientKey(pub u64);
 pub(crate) struct Subscriber {
     pub client: ClientKey,
     pub query_set_id: u32,
-}
-
-/// What a connection has submitted and the lane has not yet answered.
-#[derive(Debug, Default)]
-pub(crate) struct Pending {
-    requests: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Pending {
-    /// Adds one request and tells whether both bounds still hold; counts it only then.
-    pub fn add(&self, bytes: usize, requests_max: usize, bytes_max: usize) -> bool {
-        // Only the connection's own task adds, so the check cannot be overtaken by another addition.
-        if self.requests.load(Ordering::Relaxed) >= requests_max
-            || self.bytes.load(Ordering::Relaxed) + bytes > bytes_max
-        {
-            return false;
-        }
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        true
-    }
-
-    pub fn remove(&self, bytes: usize) {
-        self.requests.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
 }
 
 pub(crate) struct Client {

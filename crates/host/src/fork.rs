@@ -87,7 +87,7 @@ impl Fork {
             fork.arm_all_schedules(&tables)?;
         }
         let worker = ForkWorker::new(fork.clone(), parts.module, tables, parts.head);
-        let lane = Lane::new(worker, fork.host.lane_threads.clone(), fork.host.options.lane_options());
+        let lane = Lane::new(worker, &fork.host.lanes);
         assert!(fork.lane.set(lane).is_ok(), "a fork starts once");
         Ok(fork)
     }

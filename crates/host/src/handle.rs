@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tine_lanes::SubmitError;
+use tine_lanes::{Quota, SubmitError};
+use tine_query::Caller;
 use tine_store::{DurableTicket, Lsn};
 use tine_types::Identity;
 use tine_types::protocol::ClientMessage;
@@ -13,16 +14,16 @@ use tokio::sync::watch;
 use crate::client::{
     CallArguments, CallReturn, ClientInfo, ClientSink, Durability, Reply, ReplyTo, Requester, SqlRows,
 };
-use crate::clients::{ClientKey, Pending};
+use crate::clients::ClientKey;
 use crate::database::Database;
 use crate::fork::Fork;
-use crate::jobs::Job;
+use crate::jobs::{Job, Share};
 use crate::logs::ModuleLog;
 use crate::module::ActiveModule;
 use crate::options::{CLIENT_BYTES_MAX, CLIENT_REQUESTS_MAX};
 use crate::{CallFailure, HostError};
 
-/// How long an administrative request waits for its turn on the lane.
+/// How long a request waits for its turn on the lane: as long as whoever sent it is answered at all.
 const LANE_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a queued request costs in memory besides its arguments.
@@ -93,20 +94,23 @@ impl ForkHandle {
             return Err(HostError::NeverConfirmed);
         }
         let key = self.fork.host.next_client();
-        let pending = Arc::new(Pending::default());
+        let quota = Arc::new(Quota::new(CLIENT_REQUESTS_MAX, CLIENT_BYTES_MAX));
+        let caller = self.fork.caller(info.identity);
         let job = Job::Connect { key, info: Arc::new(info), sink };
         self.fork.lane().submit(job).map_err(refused)?;
-        Ok(Connection { fork: self.fork.clone(), key, pending, jobs: Vec::new() })
+        Ok(Connection { fork: self.fork.clone(), key, caller, quota, jobs: Vec::new() })
     }
 
     /// Calls a reducer or procedure on behalf of a caller that is no client.
     pub fn call(&self, requester: Requester, function: &str, arguments: CallArguments, reply: ReplyTo<CallReturn>) {
-        self.submit(Job::Call { requester, function: function.into(), arguments, reply });
+        let deadline = Instant::now() + LANE_WITHIN;
+        self.submit(Job::Call { requester, function: function.into(), arguments, deadline, reply });
     }
 
     /// Runs one SELECT.
     pub fn sql(&self, requester: Requester, text: &str, reply: ReplyTo<SqlRows>) {
-        self.submit(Job::Sql { requester, text: text.into(), reply });
+        let (alone, deadline) = (self.fork.module().has_hooks(), Instant::now() + LANE_WITHIN);
+        self.submit(Job::Sql { requester, text: text.into(), alone, deadline, reply });
     }
 
     fn submit(&self, job: Job) {
@@ -148,7 +152,7 @@ fn refused<T>(error: SubmitError<T>) -> HostError {
 
 impl Job {
     /// Answers a job for which the lane has no room.
-    fn refuse_overloaded(self) {
+    pub(crate) fn refuse_overloaded(self) {
         fn full<T>(reply: ReplyTo<T>) {
             let failure = CallFailure::from_host(&HostError::Overloaded("the fork's lane"));
             let (lsn, durable) = (Lsn::new(0), DurableTicket::new(0));
@@ -168,7 +172,8 @@ impl Job {
 pub struct Connection {
     fork: Arc<Fork>,
     key: ClientKey,
-    pending: Arc<Pending>,
+    caller: Caller,
+    quota: Arc<Quota>,
     jobs: Vec<Job>,
 }
 
@@ -183,11 +188,17 @@ impl Connection {
         let mut overloaded = false;
         for message in messages.drain(..) {
             let bytes = message_bytes(&message) + REQUEST_OVERHEAD_BYTES;
-            if overloaded || !self.pending.add(bytes, CLIENT_REQUESTS_MAX, CLIENT_BYTES_MAX) {
+            if overloaded || !self.quota.take(bytes) {
                 overloaded = true;
                 continue;
             }
-            self.jobs.push(Job::Client { key: self.key, message, bytes, pending: self.pending.clone() });
+            let share = Share { quota: self.quota.clone(), bytes };
+            self.jobs.push(match message {
+                ClientMessage::CallReducer { .. } | ClientMessage::CallProcedure { .. } => {
+                    Job::Client { key: self.key, message, share }
+                }
+                query => Job::Query { key: self.key, caller: self.caller, message: query, share },
+            });
         }
         let submitted = self.fork.lane().submit_batch(&mut self.jobs);
         if submitted.is_err() {

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 use tine_base::{Env, EnvFile, OpenMode};
-use tine_lanes::FixedPool;
+use tine_lanes::{FixedPool, Lanes};
 use tine_module::Instance;
 use tine_store::{ForkId, RecoveryProgress};
 use tine_types::{ConnectionId, Identity};
@@ -30,7 +30,7 @@ use crate::procedures::ProcedurePool;
 use crate::scheduler::Scheduler;
 use crate::{HostError, check_name};
 
-/// Content of the `VERSION` file. Before 1.0 another version is refused.
+/// Content of the `VERSION` file of a data directory. Before 1.0 another version is refused.
 pub const DIRECTORY_VERSION: &str = "tine data directory 1\n";
 
 /// What forks need of the host; holds no database, so that nothing refers to itself.
@@ -39,6 +39,8 @@ pub(crate) struct HostShared {
     pub options: HostOptions,
     pub metrics: Arc<Metrics>,
     pub lane_threads: Arc<FixedPool>,
+    /// What the lanes of all forks share.
+    pub lanes: Arc<Lanes>,
     pub procedures: ProcedurePool,
     pub scheduler: Scheduler,
     pub modules: ModuleCache,
@@ -157,13 +159,16 @@ impl Host {
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| env.spawn(name, run);
         let lane_threads =
             FixedPool::start("tine-lane", options.lane_threads, &spawn).map_err(io("starting lane threads for"))?;
+        let lane_threads = Arc::new(lane_threads);
+        let lanes = Lanes::new(lane_threads.clone(), options.lane_options());
         let procedures = ProcedurePool::start(&env, options.procedure_threads, metrics.clone())?;
         let scheduler = Scheduler::start(&env)?;
         let shared = Arc::new(HostShared {
             env: env.clone(),
             options,
             metrics,
-            lane_threads: Arc::new(lane_threads),
+            lane_threads,
+            lanes,
             procedures,
             scheduler,
             modules: ModuleCache::default(),

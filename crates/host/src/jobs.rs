@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tine_lanes::{Class, Quota};
 use tine_query::Caller;
 use tine_store::{Durability as ForkDurability, ForkInfo, ForkOptions};
 use tine_types::ConnectionId;
-use tine_types::protocol::{ClientMessage, QueryRows, ServerMessage};
+use tine_types::protocol::{ClientMessage, ServerMessage};
 
 use crate::client::{CallArguments, CallReturn, ClientInfo, ClientSink, CloseReason, ReplyTo, Requester, SqlRows};
-use crate::clients::{ClientKey, Pending, QUERIES_PER_SET_MAX, QUERY_SETS_PER_CLIENT_MAX, Subscriber, compile_queries};
+use crate::clients::ClientKey;
 use crate::procedures::{ProcedureReply, ProcedureTask};
 use crate::publish::PublishJob;
 use crate::record::CallKind;
@@ -20,17 +21,94 @@ use crate::{CallFailure, HostError};
 
 /// One request on a fork's lane.
 pub(crate) enum Job {
-    Connect { key: ClientKey, info: Arc<ClientInfo>, sink: Arc<dyn ClientSink> },
-    Disconnect { key: ClientKey },
-    Client { key: ClientKey, message: ClientMessage, bytes: usize, pending: Arc<Pending> },
-    Call { requester: Requester, function: Box<str>, arguments: CallArguments, reply: ReplyTo<CallReturn> },
-    Sql { requester: Requester, text: Box<str>, reply: ReplyTo<SqlRows> },
-    CreateFork { options: ForkOptions, reply: ReplyTo<Result<ForkInfo, HostError>> },
-    Publish { job: Box<PublishJob>, reply: ReplyTo<Result<(), HostError>> },
-    Scheduled { entry: ScheduledEntry },
+    Connect {
+        key: ClientKey,
+        info: Arc<ClientInfo>,
+        sink: Arc<dyn ClientSink>,
+    },
+    Disconnect {
+        key: ClientKey,
+    },
+    /// A client's call.
+    Client {
+        key: ClientKey,
+        message: ClientMessage,
+        share: Share,
+    },
+    /// A client's ordered read.
+    Query {
+        key: ClientKey,
+        caller: Caller,
+        message: ClientMessage,
+        share: Share,
+    },
+    Call {
+        requester: Requester,
+        function: Box<str>,
+        arguments: CallArguments,
+        deadline: Instant,
+        reply: ReplyTo<CallReturn>,
+    },
+    /// A statement; `alone` when the module's hooks write before and after it.
+    Sql {
+        requester: Requester,
+        text: Box<str>,
+        alone: bool,
+        deadline: Instant,
+        reply: ReplyTo<SqlRows>,
+    },
+    CreateFork {
+        options: ForkOptions,
+        reply: ReplyTo<Result<ForkInfo, HostError>>,
+    },
+    Publish {
+        job: Box<PublishJob>,
+        reply: ReplyTo<Result<(), HostError>>,
+    },
+    Scheduled {
+        entry: ScheduledEntry,
+    },
+}
+
+/// A request's part of what its connection may have unanswered; given back when the request is done with.
+pub(crate) struct Share {
+    pub quota: Arc<Quota>,
+    pub bytes: usize,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.quota.give_back(self.bytes);
+    }
 }
 
 impl Job {
+    pub fn class(&self) -> Class {
+        match self {
+            Job::Query { .. } | Job::Sql { alone: false, .. } => Class::Read,
+            _ => Class::Write,
+        }
+    }
+
+    /// Memory that the request keeps while it waits.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Job::Client { share, .. } | Job::Query { share, .. } => share.bytes,
+            Job::Call { arguments: CallArguments::Bsatn(bytes), .. } => bytes.len(),
+            Job::Sql { text, .. } => text.len(),
+            Job::Publish { job, .. } => job.program.len(),
+            _ => 0,
+        }
+    }
+
+    /// When nobody waits for the answer any more. A connection's requests have none: the connection itself ends.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self {
+            Job::Call { deadline, .. } | Job::Sql { deadline, .. } => Some(*deadline),
+            _ => None,
+        }
+    }
+
     /// Answers a job that will not run because the fork is gone. Clients need no answer: the lane closes their connections.
     pub fn refuse(self) {
         fn gone<T>(reply: ReplyTo<T>) {
@@ -43,7 +121,7 @@ impl Job {
             Job::Sql { reply, .. } => gone(reply),
             Job::CreateFork { reply, .. } => gone(reply),
             Job::Publish { reply, .. } => gone(reply),
-            Job::Client { .. } | Job::Disconnect { .. } | Job::Scheduled { .. } => {}
+            Job::Client { .. } | Job::Query { .. } | Job::Disconnect { .. } | Job::Scheduled { .. } => {}
         }
     }
 }
@@ -51,17 +129,12 @@ impl Job {
 impl ForkWorker {
     pub fn handle(&mut self, job: Job) {
         match job {
-            Job::Client { key, message, bytes, pending } => {
-                self.client_message(key, message);
-                pending.remove(bytes);
-            }
+            Job::Client { key, message, share: _share } => self.client_call(key, message),
+            Job::Query { .. } | Job::Sql { .. } => self.read_alone(job),
             Job::Connect { key, info, sink } => self.connect(key, info, sink),
             Job::Disconnect { key } => self.disconnect(key),
-            Job::Call { requester, function, arguments, reply } => self.call(requester, &function, arguments, reply),
-            Job::Sql { requester, text, reply } => {
-                let started = Instant::now();
-                let result = self.between_hooks(&requester, |worker| worker.sql(&requester, &text));
-                self.reply(reply, result, started.elapsed());
+            Job::Call { requester, function, arguments, reply, .. } => {
+                self.call(requester, &function, arguments, reply);
             }
             Job::CreateFork { options, reply } => {
                 let started = Instant::now();
@@ -77,7 +150,7 @@ impl ForkWorker {
         }
     }
 
-    fn client_message(&mut self, key: ClientKey, message: ClientMessage) {
+    fn client_call(&mut self, key: ClientKey, message: ClientMessage) {
         if !self.clients.get(key).is_some_and(|client| client.accepted) {
             return;
         }
@@ -85,16 +158,10 @@ impl ForkWorker {
             ClientMessage::CallReducer { request_id, reducer, args } => {
                 self.call_for_client(key, request_id, &reducer, &args);
             }
-            ClientMessage::Subscribe { request_id, query_set_id, queries } => {
-                self.subscribe(key, request_id, query_set_id, queries);
-            }
-            ClientMessage::Unsubscribe { request_id, query_set_id, send_dropped_rows } => {
-                self.unsubscribe(key, request_id, query_set_id, send_dropped_rows);
-            }
-            ClientMessage::OneOffQuery { request_id, query } => self.one_off_query(key, request_id, &query),
             ClientMessage::CallProcedure { request_id, procedure, args } => {
                 self.start_client_procedure(key, request_id, &procedure, args);
             }
+            _ => unreachable!("queries are jobs of their own"),
         }
     }
 
@@ -162,7 +229,7 @@ impl ForkWorker {
     }
 
     /// Runs `work` between the module's connect and disconnect hooks, as the peer does for HTTP requests.
-    fn between_hooks<T>(
+    pub fn between_hooks<T>(
         &mut self,
         requester: &Requester,
         work: impl FnOnce(&mut Self) -> Result<T, CallFailure>,
@@ -216,83 +283,6 @@ impl ForkWorker {
             }
             Err(failure) => self.reply(reply, Err(failure), started.elapsed()),
         }
-    }
-
-    fn sql(&mut self, requester: &Requester, text: &str) -> Result<SqlRows, CallFailure> {
-        self.fork.host.metrics.queries.add(1);
-        let caller = self.caller(requester.identity);
-        let limits = self.fork.host.options.query_limits;
-        let selected = tine_query::select(text, &self.module.schema, &caller, self.tables(), limits)
-            .map_err(|error| CallFailure::from_host(&HostError::Query(error)))?;
-        Ok(SqlRows { columns: selected.columns, rows: selected.rows })
-    }
-
-    fn subscribe(&mut self, key: ClientKey, request_id: u32, query_set_id: u32, queries: Vec<Box<str>>) {
-        let message = match self.try_subscribe(key, query_set_id, queries) {
-            Ok(rows) => {
-                self.fork.host.metrics.subscriptions_applied.add(1);
-                ServerMessage::SubscribeApplied { request_id, query_set_id, rows }
-            }
-            Err(error) => ServerMessage::SubscriptionError { request_id: Some(request_id), query_set_id, error },
-        };
-        let durable = self.head().durable;
-        self.clients.send(key, message, Some(durable));
-    }
-
-    fn try_subscribe(
-        &mut self,
-        key: ClientKey,
-        query_set_id: u32,
-        queries: Vec<Box<str>>,
-    ) -> Result<QueryRows, String> {
-        let Some(client) = self.clients.get(key) else { return Err("the connection is closed".to_owned()) };
-        if client.query_sets.contains_key(&query_set_id) {
-            return Err(format!("query set {query_set_id} is already in use on this connection"));
-        }
-        if client.query_sets.len() >= QUERY_SETS_PER_CLIENT_MAX {
-            return Err(format!("a connection may hold at most {QUERY_SETS_PER_CLIENT_MAX} query sets"));
-        }
-        if queries.len() > QUERIES_PER_SET_MAX {
-            return Err(format!("a query set may hold at most {QUERIES_PER_SET_MAX} queries"));
-        }
-        let caller: Caller = client.caller;
-        let plans = compile_queries(&queries, &self.module.schema, &caller).map_err(|error| error.to_string())?;
-        let rows = self.evaluate(&plans)?;
-        self.clients.subscribe(Subscriber { client: key, query_set_id }, queries, plans);
-        Ok(rows)
-    }
-
-    fn evaluate(&self, plans: &[Arc<tine_query::SubscriptionPlan>]) -> Result<QueryRows, String> {
-        let tables = plans
-            .iter()
-            .map(|plan| plan.evaluate_rows(self.tables()).map_err(|error| error.to_string()))
-            .collect::<Result<_, _>>()?;
-        Ok(QueryRows { tables })
-    }
-
-    fn unsubscribe(&mut self, key: ClientKey, request_id: u32, query_set_id: u32, send_dropped_rows: bool) {
-        let message = match self.clients.unsubscribe(Subscriber { client: key, query_set_id }) {
-            None => ServerMessage::SubscriptionError {
-                request_id: Some(request_id),
-                query_set_id,
-                error: format!("there is no query set {query_set_id} on this connection"),
-            },
-            Some(plans) => match send_dropped_rows.then(|| self.evaluate(&plans)).transpose() {
-                Ok(rows) => ServerMessage::UnsubscribeApplied { request_id, query_set_id, rows },
-                Err(error) => ServerMessage::SubscriptionError { request_id: Some(request_id), query_set_id, error },
-            },
-        };
-        let durable = self.head().durable;
-        self.clients.send(key, message, Some(durable));
-    }
-
-    fn one_off_query(&mut self, key: ClientKey, request_id: u32, query: &str) {
-        let Some(client) = self.clients.get(key) else { return };
-        self.fork.host.metrics.queries.add(1);
-        let result = tine_query::one_off(query, &self.module.schema, &client.caller, self.tables())
-            .map_err(|error| error.to_string());
-        let durable = self.head().durable;
-        self.clients.send(key, ServerMessage::OneOffQueryResult { request_id, result }, Some(durable));
     }
 
     fn start_client_procedure(&mut self, key: ClientKey, request_id: u32, name: &str, arguments: Bytes) {

@@ -24,6 +24,7 @@ mod names;
 mod options;
 mod procedures;
 mod publish;
+mod reads;
 mod record;
 mod scheduler;
 mod worker;

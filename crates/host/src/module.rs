@@ -92,6 +92,11 @@ impl ActiveModule {
         self.compiled.hash()
     }
 
+    /// Whether anything runs when a client comes or goes.
+    pub(crate) fn has_hooks(&self) -> bool {
+        self.connected.is_some() || self.disconnected.is_some()
+    }
+
     /// What call records keep of the hash.
     pub(crate) fn short_hash(&self) -> u64 {
         let (first, _) = self.hash().split_first_chunk().expect("a hash has 32 bytes");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tine_base::cpu;
-use tine_lanes::LaneOptions;
+use tine_lanes::{LaneOptions, Sabotage};
 use tine_module::Limits;
 use tine_query::SelectLimits;
 
@@ -16,6 +16,9 @@ pub(crate) const CLIENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Requests waiting in one lane, over all connections: sixty-four connections at their own bound.
 const LANE_JOBS_MAX: usize = 64 * CLIENT_REQUESTS_MAX;
+
+/// Bytes of such requests: four connections at their own bound.
+const LANE_BYTES_MAX: usize = 4 * CLIENT_BYTES_MAX;
 
 /// Work up to this long runs on the thread that received it: less than what two thread hand-offs cost when the cores are busy.
 const INLINE_MAX: Duration = Duration::from_micros(300);
@@ -41,6 +44,9 @@ pub struct HostOptions {
     pub lane_threads: usize,
     /// Threads that run procedures.
     pub procedure_threads: usize,
+    /// Breaks the order of requests on purpose: tests prove with it that they would notice.
+    #[doc(hidden)]
+    pub sabotage: Sabotage,
 }
 
 impl HostOptions {
@@ -58,10 +64,17 @@ impl HostOptions {
             lane_threads: cores,
             // A procedure mostly waits; two at least, so that one that loops does not stop all others.
             procedure_threads: (2 * cores).max(2),
+            sabotage: Sabotage::None,
         }
     }
 
     pub(crate) fn lane_options(&self) -> LaneOptions {
-        LaneOptions { queue_jobs_max: LANE_JOBS_MAX, inline_max: INLINE_MAX }
+        LaneOptions {
+            queue_jobs_max: LANE_JOBS_MAX,
+            queue_bytes_max: LANE_BYTES_MAX,
+            inline_max: INLINE_MAX,
+            sabotage: self.sabotage,
+            ..LaneOptions::default()
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tine_lanes::{Refusal, Worker};
+use tine_lanes::{Class, Refusal, Worker};
 use tine_module::{CallContext, CallError, CallHost, Instance, LogEntry, ReducerIndex, SyscallError};
 use tine_query::Caller;
 use tine_store::{Commit, DurableTicket, Lsn};
@@ -24,6 +24,7 @@ use crate::fork::Fork;
 use crate::jobs::Job;
 use crate::logs::{LogLevel, LogRecord};
 use crate::module::{ActiveModule, Function};
+use crate::reads::{Answer, View};
 use crate::record::{CallKind, CallParts, Record};
 use crate::{CallFailure, HostError};
 
@@ -393,7 +394,7 @@ impl ForkWorker {
     }
 
     pub fn caller(&self, identity: Identity) -> Caller {
-        Caller { identity, is_owner: identity == self.fork.owner }
+        self.fork.caller(identity)
     }
 }
 
@@ -411,6 +412,33 @@ pub(crate) fn table_failure(error: &TableError) -> CallFailure {
 
 impl Worker for ForkWorker {
     type Job = Job;
+    type View = View;
+    type Answer = Answer;
+
+    fn class(job: &Job) -> Class {
+        job.class()
+    }
+
+    fn bytes(job: &Job) -> usize {
+        job.bytes()
+    }
+
+    fn deadline(job: &Job) -> Option<Instant> {
+        job.deadline()
+    }
+
+    fn view(&mut self) -> View {
+        self.share()
+    }
+
+    fn read(view: &View, job: Job) -> Answer {
+        view.evaluate(job)
+    }
+
+    fn finish(&mut self, answers: Vec<Answer>) {
+        answers.into_iter().for_each(|answer| self.conclude(answer));
+        self.finish_batch();
+    }
 
     fn run(&mut self, jobs: &mut VecDeque<Job>) {
         while let Some(job) = jobs.pop_front() {
@@ -421,7 +449,7 @@ impl Worker for ForkWorker {
 
     fn close(&mut self, refusal: Refusal) {
         let reason = match refusal {
-            Refusal::Closed => "the database or fork was closed",
+            Refusal::Closed | Refusal::Expired => "the database or fork was closed",
             Refusal::Faulted => "module exited",
         };
         self.clients.close_all(&CloseReason::ModuleExited(reason));
@@ -433,12 +461,19 @@ impl Worker for ForkWorker {
         self.fork.closed(refusal);
     }
 
-    fn refuse(job: Job, _refusal: Refusal) {
-        job.refuse();
+    fn refuse(job: Job, refusal: Refusal) {
+        match refusal {
+            Refusal::Expired => job.refuse_overloaded(),
+            Refusal::Closed | Refusal::Faulted => job.refuse(),
+        }
     }
 }
 
 impl Fork {
+    pub(crate) fn caller(&self, identity: Identity) -> Caller {
+        Caller { identity, is_owner: identity == self.owner }
+    }
+
     /// What the caller is told about a call that failed in the module, after the details went to the module's log.
     pub(crate) fn call_failure(&self, function: &str, error: CallError) -> CallFailure {
         let (code, error_text) = (error.code(), error.to_string());

@@ -1,0 +1,224 @@
+//! Ordered reads: subscribe, unsubscribe, one-off queries and SELECT.
+//!
+//! A read is answered in two steps. *Evaluating* looks at one version and at nothing else, so neighbouring reads may do it on several
+//! threads at once. *Concluding* runs on the worker, in the order of the requests: it enters subscriptions and queues replies. No
+//! write runs between the two, so a subscription's rows are those of the version it is entered at (G5).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tine_query::{Caller, SelectLimits, SubscriptionPlan};
+use tine_tables::{TableRead, TableSnapshot};
+use tine_types::Identity;
+use tine_types::protocol::{ClientMessage, QueryRows, ServerMessage};
+
+use crate::client::{ReplyTo, SqlRows};
+use crate::clients::{ClientKey, QUERIES_PER_SET_MAX, QUERY_SETS_PER_CLIENT_MAX, Subscriber, compile_queries};
+use crate::jobs::{Job, Share};
+use crate::module::ActiveModule;
+use crate::worker::ForkWorker;
+use crate::{CallFailure, HostError};
+
+/// One version with the module that runs on it.
+pub(crate) struct View {
+    pub tables: TableSnapshot,
+    pub module: Arc<ActiveModule>,
+    pub owner: Identity,
+    pub limits: SelectLimits,
+}
+
+/// What evaluating reads from: a [`View`], or the worker itself when a read runs alone.
+struct Source<'a> {
+    tables: &'a dyn TableRead,
+    module: &'a ActiveModule,
+    owner: Identity,
+    limits: SelectLimits,
+}
+
+/// A read that was evaluated.
+pub(crate) enum Answer {
+    Subscribe {
+        key: ClientKey,
+        request_id: u32,
+        query_set_id: u32,
+        found: Result<Found, String>,
+        _share: Share,
+    },
+    Query {
+        key: ClientKey,
+        request_id: u32,
+        result: Result<QueryRows, String>,
+        _share: Share,
+    },
+    Select {
+        result: Result<SqlRows, CallFailure>,
+        duration: Duration,
+        reply: ReplyTo<SqlRows>,
+    },
+    /// Needs the worker.
+    Later(Job),
+}
+
+/// What a subscription is entered with.
+pub(crate) struct Found {
+    queries: Vec<Box<str>>,
+    plans: Vec<Arc<SubscriptionPlan>>,
+    rows: QueryRows,
+}
+
+impl View {
+    pub fn evaluate(&self, job: Job) -> Answer {
+        Source { tables: &self.tables, module: &self.module, owner: self.owner, limits: self.limits }.evaluate(job)
+    }
+}
+
+impl Source<'_> {
+    fn evaluate(&self, job: Job) -> Answer {
+        match job {
+            Job::Query { key, caller, message, share } => match message {
+                ClientMessage::Subscribe { request_id, query_set_id, queries } => {
+                    let found = self.subscribe(queries, &caller);
+                    Answer::Subscribe { key, request_id, query_set_id, found, _share: share }
+                }
+                ClientMessage::OneOffQuery { request_id, query } => {
+                    let result = tine_query::one_off(&query, &self.module.schema, &caller, self.tables);
+                    let result = result.map_err(|error| error.to_string());
+                    Answer::Query { key, request_id, result, _share: share }
+                }
+                message => Answer::Later(Job::Query { key, caller, message, share }),
+            },
+            // A module with hooks may have been published after the request was queued: its hooks write.
+            Job::Sql { requester, text, reply, .. } if !self.module.has_hooks() => {
+                let started = Instant::now();
+                let caller = Caller { identity: requester.identity, is_owner: requester.identity == self.owner };
+                let result = self.select(&text, &caller);
+                Answer::Select { result, duration: started.elapsed(), reply }
+            }
+            job => Answer::Later(job),
+        }
+    }
+
+    fn subscribe(&self, queries: Vec<Box<str>>, caller: &Caller) -> Result<Found, String> {
+        if queries.len() > QUERIES_PER_SET_MAX {
+            return Err(format!("a query set may hold at most {QUERIES_PER_SET_MAX} queries"));
+        }
+        let plans = compile_queries(&queries, &self.module.schema, caller).map_err(|error| error.to_string())?;
+        let rows = evaluate_plans(&plans, self.tables)?;
+        Ok(Found { queries, plans, rows })
+    }
+
+    fn select(&self, text: &str, caller: &Caller) -> Result<SqlRows, CallFailure> {
+        let selected = tine_query::select(text, &self.module.schema, caller, self.tables, self.limits)
+            .map_err(|error| CallFailure::from_host(&HostError::Query(error)))?;
+        Ok(SqlRows { columns: selected.columns, rows: selected.rows })
+    }
+}
+
+fn evaluate_plans(plans: &[Arc<SubscriptionPlan>], tables: &dyn TableRead) -> Result<QueryRows, String> {
+    let rows = plans.iter().map(|plan| plan.evaluate_rows(tables).map_err(|error| error.to_string()));
+    Ok(QueryRows { tables: rows.collect::<Result<_, _>>()? })
+}
+
+impl ForkWorker {
+    /// The state of now, for reads on other threads.
+    pub fn share(&mut self) -> View {
+        self.tables_mut().writer_mut().publish();
+        let snapshot = self.fork.store.snapshot(self.fork.id).expect("a fork is dropped after its lane has closed");
+        View {
+            tables: TableSnapshot::new(snapshot, self.module.schema.clone()),
+            module: self.module.clone(),
+            owner: self.fork.owner,
+            limits: self.fork.host.options.query_limits,
+        }
+    }
+
+    /// Evaluates and concludes one read.
+    pub fn read_alone(&mut self, job: Job) {
+        let answer = self.source().evaluate(job);
+        self.conclude(answer);
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source {
+            tables: self.tables(),
+            module: &self.module,
+            owner: self.fork.owner,
+            limits: self.fork.host.options.query_limits,
+        }
+    }
+
+    pub fn conclude(&mut self, answer: Answer) {
+        match answer {
+            Answer::Subscribe { key, request_id, query_set_id, found, .. } => {
+                self.enter_subscription(key, request_id, query_set_id, found);
+            }
+            Answer::Query { key, request_id, result, .. } => {
+                self.fork.host.metrics.queries.add(1);
+                self.send_ordered(key, ServerMessage::OneOffQueryResult { request_id, result });
+            }
+            Answer::Select { result, duration, reply } => {
+                self.fork.host.metrics.queries.add(1);
+                self.reply(reply, result, duration);
+            }
+            Answer::Later(Job::Sql { requester, text, reply, .. }) => {
+                let started = Instant::now();
+                let result = self.between_hooks(&requester, |worker| {
+                    worker.fork.host.metrics.queries.add(1);
+                    let caller = worker.caller(requester.identity);
+                    worker.source().select(&text, &caller)
+                });
+                self.reply(reply, result, started.elapsed());
+            }
+            Answer::Later(Job::Query { key, message, .. }) => match message {
+                ClientMessage::Unsubscribe { request_id, query_set_id, send_dropped_rows } => {
+                    self.unsubscribe(key, request_id, query_set_id, send_dropped_rows);
+                }
+                _ => unreachable!("the other queries are evaluated first"),
+            },
+            Answer::Later(_) => unreachable!("only reads are evaluated"),
+        }
+    }
+
+    fn enter_subscription(&mut self, key: ClientKey, request_id: u32, query_set_id: u32, found: Result<Found, String>) {
+        let Some(client) = self.clients.get(key).filter(|client| client.accepted) else { return };
+        let refusal = if client.query_sets.contains_key(&query_set_id) {
+            Some(format!("query set {query_set_id} is already in use on this connection"))
+        } else if client.query_sets.len() >= QUERY_SETS_PER_CLIENT_MAX {
+            Some(format!("a connection may hold at most {QUERY_SETS_PER_CLIENT_MAX} query sets"))
+        } else {
+            None
+        };
+        let message = match refusal.map_or(found, Err) {
+            Ok(Found { queries, plans, rows }) => {
+                self.clients.subscribe(Subscriber { client: key, query_set_id }, queries, plans);
+                self.fork.host.metrics.subscriptions_applied.add(1);
+                ServerMessage::SubscribeApplied { request_id, query_set_id, rows }
+            }
+            Err(error) => ServerMessage::SubscriptionError { request_id: Some(request_id), query_set_id, error },
+        };
+        self.send_ordered(key, message);
+    }
+
+    fn unsubscribe(&mut self, key: ClientKey, request_id: u32, query_set_id: u32, send_dropped_rows: bool) {
+        let message = match self.clients.unsubscribe(Subscriber { client: key, query_set_id }) {
+            None => ServerMessage::SubscriptionError {
+                request_id: Some(request_id),
+                query_set_id,
+                error: format!("there is no query set {query_set_id} on this connection"),
+            },
+            Some(plans) => match send_dropped_rows.then(|| evaluate_plans(&plans, self.tables())).transpose() {
+                Ok(rows) => ServerMessage::UnsubscribeApplied { request_id, query_set_id, rows },
+                Err(error) => ServerMessage::SubscriptionError { request_id: Some(request_id), query_set_id, error },
+            },
+        };
+        self.send_ordered(key, message);
+    }
+
+    /// Queues a reply to a client that depends on everything committed so far. Nobody is told who is gone or was never accepted.
+    fn send_ordered(&mut self, key: ClientKey, message: ServerMessage) {
+        if self.clients.get(key).is_some_and(|client| client.accepted) {
+            let durable = self.head().durable;
+            self.clients.send(key, message, Some(durable));
+        }
+    }
+}
