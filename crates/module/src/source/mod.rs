@@ -4,11 +4,13 @@
 //! * [`resolve`]: which file an import means;
 //! * [`nesting`]: refuses text that no stack could parse;
 //! * [`strip`]: TypeScript to JavaScript, and what the result imports;
-//! * [`positions`]: from a place in the JavaScript back to one in the source.
+//! * [`positions`]: from a place in the JavaScript back to one in the source;
+//! * [`map`]: source maps that bundles carry.
 
 pub(crate) mod bundle;
 mod collect;
 pub(crate) mod link;
+pub(crate) mod map;
 mod nesting;
 pub(crate) mod positions;
 pub(crate) mod resolve;

@@ -266,5 +266,5 @@ export const go = db.reducer(() => { try { console.log("x"); } catch { } finally
     }));
     let payload = outcome.expect_err("the panic goes on");
     assert_eq!(payload.downcast_ref::<&str>(), Some(&"the log is broken"));
-    fixture.run("go", vec![]);
+    assert!(fixture.instance.needs_replacement());
 }
