@@ -3,7 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tine_host::{CallFailure, HostError};
-use tine_store::ForkError;
+use tine_store::{ForkError, StoreError};
 
 use crate::auth::{AuthError, KeyError};
 
@@ -90,6 +90,8 @@ pub(crate) enum RequestError {
     ClearUnsupported,
     #[error("WebAssembly modules are not supported: publish TypeScript or JavaScript")]
     WasmUnsupported,
+    #[error("`{0}` is a lifecycle hook: the server calls it, clients cannot")]
+    LifecycleHook(String),
     #[error("the statement is longer than {0} bytes")]
     StatementTooLong(usize),
     #[error("the server cannot take writes: {0}")]
@@ -132,6 +134,7 @@ impl RequestError {
             RequestError::ClearUnsupported => "TN0735",
             RequestError::WasmUnsupported => "TN0736",
             RequestError::StatementTooLong(_) => "TN0737",
+            RequestError::LifecycleHook(_) => "TN0738",
             RequestError::NotReady(error) => error.code(),
             RequestError::Publish(error) | RequestError::Host(error) => error.code(),
             RequestError::Call(error) | RequestError::Statement(error) => error.code(),
@@ -151,7 +154,8 @@ impl RequestError {
             | RequestError::OtherIdentity(_)
             | RequestError::ClearUnsupported
             | RequestError::WasmUnsupported
-            | RequestError::StatementTooLong(_) => StatusCode::BAD_REQUEST,
+            | RequestError::StatementTooLong(_)
+            | RequestError::LifecycleHook(_) => StatusCode::BAD_REQUEST,
             RequestError::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             RequestError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             RequestError::ContentTypeUnknown(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -224,16 +228,24 @@ fn host_status(error: &HostError) -> StatusCode {
         | HostError::MainFork(_)
         | HostError::NeverConfirmed
         | HostError::Query(_) => StatusCode::BAD_REQUEST,
-        HostError::Closed | HostError::Overloaded(_) | HostError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        HostError::Closed | HostError::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
+        HostError::Store(error) | HostError::Fork(ForkError::Store(error)) => store_status(error),
         HostError::Call(failure) => call_status(failure),
         HostError::Fork(ForkError::NameTaken(_)) => StatusCode::CONFLICT,
-        HostError::Fork(ForkError::NameTooLong { .. }) => StatusCode::BAD_REQUEST,
-        HostError::Fork(ForkError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,
+        // Whatever else the store refuses was asked for wrongly.
+        HostError::Fork(_) => StatusCode::BAD_REQUEST,
         HostError::DirectoryInUse(_)
         | HostError::WrongVersion { .. }
         | HostError::Damaged(_)
         | HostError::Open(_)
         | HostError::Table(_)
         | HostError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn store_status(error: &StoreError) -> StatusCode {
+    match error {
+        StoreError::NoSuchFork(_) => StatusCode::NOT_FOUND,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

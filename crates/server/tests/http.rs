@@ -109,7 +109,7 @@ async fn everybody_may_publish_when_it_is_open() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_and_their_failures() {
     let server = TestServer::with_people().await;
-    let cases: [(&str, &[Header], &str, u16, &str); 14] = [
+    let cases: [(&str, &[Header], &str, u16, &str); 16] = [
         ("add", &[JSON], r#"[1, "Ada"]"#, 200, ""),
         ("add", &[JSON], r#"{"name": "Bob", "id": 2}"#, 200, ""),
         ("noop", &[("content-type", "application/json; charset=utf-8")], "[]", 200, ""),
@@ -121,6 +121,8 @@ async fn calls_and_their_failures() {
         ("add", &[JSON], "[1", 400, ""),
         ("add", &[JSON], "7", 400, ""),
         ("nothing", &[JSON], "[]", 404, "No such procedure"),
+        ("setUp", &[JSON], "[]", 400, "lifecycle"),
+        ("set_up", &[JSON], "[]", 400, "lifecycle"),
         ("noop", &[], "[]", 400, ""),
         ("noop", &[("content-type", "text/plain")], "[]", 415, ""),
         ("noop?confirmed=perhaps", &[JSON], "[]", 400, ""),

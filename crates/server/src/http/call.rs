@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tine_host::{CallArguments, CallReturn, ForkHandle, Reply, SqlRows};
+use tine_host::{CallArguments, CallFailure, CallReturn, ForkHandle, Reply, SqlRows};
 use tine_types::bsatn::Reader;
 use tine_types::json::{bsatn_to_json, product_to_sql_json, product_type_to_json};
 use tokio::sync::oneshot;
@@ -48,6 +48,9 @@ pub(crate) async fn call(
     fork.call(identified.requester(), &function, arguments, Box::new(move |reply| drop(reply_to.send(reply))));
     let reply: Reply<CallReturn> = reply.await.map_err(|_| RequestError::Dropped)?;
     confirm(&fork, &reply, is_confirmed).await?;
+    if matches!(reply.result, Err(CallFailure::NoSuchFunction)) && is_lifecycle_hook(&fork, &function) {
+        return Err(RequestError::LifecycleHook(function));
+    }
     let mut response = match reply.result? {
         CallReturn::Reducer => StatusCode::OK.into_response(),
         CallReturn::Procedure { ty, value } => {
@@ -59,6 +62,15 @@ pub(crate) async fn call(
     set_number(&mut response, "spacetime-execution-duration-micros", micros(reply.duration));
     set_number(&mut response, LSN_HEADER, reply.lsn.get());
     Ok(response)
+}
+
+/// Whether the function is there, but only for the server to call.
+fn is_lifecycle_hook(fork: &ForkHandle, function: &str) -> bool {
+    let module = fork.module();
+    let def = module.def();
+    def.lifecycle
+        .iter()
+        .any(|hook| *hook.function_name == *function || def.canonical_function_name(&hook.function_name) == function)
 }
 
 /// An array in order of the parameters or an object by their names; nothing at all is an empty array.

@@ -247,6 +247,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
             // The host closes the outbox too, with the reason for the client.
             Err(error) => tracing::debug!(%error, "requests were not taken"),
         }
+        if self.inbound.capacity() > 4 * READ_BATCH_REQUESTS_MAX {
+            self.inbound = Vec::new();
+        }
     }
 
     /// Decides how the connection ends after `violation`.

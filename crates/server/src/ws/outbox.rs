@@ -20,6 +20,8 @@ use tine_types::protocol::{TableUpdateRows, TransactionUpdate};
 
 use crate::metrics::Metrics;
 
+/// Messages an idle connection keeps room for.
+const QUEUE_KEPT_MAX: usize = 512;
 /// Bytes counted for a message beside its rows.
 const MESSAGE_BYTES: usize = 64;
 
@@ -77,6 +79,8 @@ impl Outbox {
                 None => inner.waker = Some(context.waker().clone()),
             }
             self.asleep.store(true, Ordering::Relaxed);
+            give_back(&mut inner.queue);
+            give_back(taken);
             return (false, inner.ending.clone());
         }
         if taken.is_empty() {
@@ -160,6 +164,13 @@ impl ClientSink for Outbox {
 
     fn close(&self, reason: CloseReason) {
         self.end(Ending::Close(reason), false);
+    }
+}
+
+/// A connection that sleeps keeps no room for the burst it once had.
+fn give_back(queue: &mut VecDeque<Delivery>) {
+    if queue.is_empty() && queue.capacity() > QUEUE_KEPT_MAX {
+        *queue = VecDeque::new();
     }
 }
 

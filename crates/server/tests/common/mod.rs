@@ -48,6 +48,7 @@ export const addMark = db.reducer(
   { big: t.i128(), ratio: t.f64(), tags: t.array(t.string()), raw: t.array(t.u8()), good: t.bool() },
   (ctx, mark) => { ctx.db.mark.insert({ id: 0n, who: ctx.sender, at: ctx.timestamp, ...mark }); }
 );
+export const setUp = db.init(() => {});
 export const noop = db.reducer({}, () => {});
 export const say = db.reducer({ text: t.string() }, (ctx, { text }) => { console.log(text); });
 export const fail = db.reducer({}, () => { throw new Error("broken"); });
