@@ -54,6 +54,9 @@ const FULL_OPEN_MS: (u32, u32) = (60, 240);
 const GENTLE_OPEN_MS: (u32, u32) = (3_000, 10_000);
 /// How long the load runs again before the server is killed.
 const LOAD_BEFORE_KILL: Duration = Duration::from_millis(1_500);
+/// How long, and how many, trade after the restart to see that everything works on.
+const RESUME: Duration = Duration::from_secs(1);
+const RESUMING_TRADERS: usize = 8;
 /// Where `tine serve --static` puts the page.
 const PAGE_PATH: &str = "/app/";
 
@@ -279,7 +282,7 @@ impl Stage<'_> {
     }
 
     /// Kills the server under load, restarts it and compares.
-    async fn crash(&self, server: &mut ServerProcess, mut sessions: Vec<Session>) -> anyhow::Result<Crash> {
+    async fn crash(&mut self, server: &mut ServerProcess, mut sessions: Vec<Session>) -> anyhow::Result<Crash> {
         self.screen.act("kill -9 of the server under confirmed load");
         let paces: Vec<Pace> = sessions.iter().map(|session| Pace::start(&session.venue.tally)).collect();
         self.watch(&mut sessions, LOAD_BEFORE_KILL).await?;
@@ -315,7 +318,23 @@ impl Stage<'_> {
             ledger = ledger.and(check);
             balanced &= books;
         }
-        Ok(Crash { calls_per_second, ready_after: server.ready_after, ledger, balanced })
+        let resumed = self.resume().await?;
+        Ok(Crash { calls_per_second, ready_after: server.ready_after, ledger, balanced, resumed })
+    }
+
+    /// Trades on `main` again: schedules must strike the hammer as before.
+    async fn resume(&mut self) -> anyhow::Result<bool> {
+        let before = self.books(DATABASE).await?.sales();
+        let full = Tempo { depth: DEPTH, pause: Duration::ZERO, open_ms: FULL_OPEN_MS };
+        let url = self.url.clone();
+        let mut sessions = [self.cast.open(&url, DATABASE, RESUMING_TRADERS, full)];
+        self.watch(&mut sessions, RESUME).await?;
+        for session in sessions {
+            session.close().await?;
+        }
+        let sales = self.books(DATABASE).await?.sales() - before;
+        self.screen.say(&format!("{} trading goes on: {sales} sales since the restart", self.screen.mark(sales > 0)));
+        Ok(sales > 0)
     }
 
     /// Keeps the market lively, gently, until Ctrl-C.

@@ -123,12 +123,14 @@ pub struct Crash {
     pub ledger: LedgerCheck,
     /// Whether the books of every fork balance after the restart.
     pub balanced: bool,
+    /// Whether trading, with its scheduled calls, went on after the restart.
+    pub resumed: bool,
 }
 
 impl Crash {
     /// Whether nothing confirmed was lost and the invariants hold.
     pub fn survived(&self) -> bool {
-        self.ledger.holds() && self.balanced && self.ledger.confirmed > 0
+        self.ledger.holds() && self.balanced && self.resumed && self.ledger.confirmed > 0
     }
 }
 
@@ -157,6 +159,7 @@ impl Report {
                 "foreign": self.crash.ledger.foreign,
                 "committed_unacknowledged": self.crash.ledger.unacknowledged,
                 "balanced": self.crash.balanced,
+                "resumed": self.crash.resumed,
             },
         })
     }
