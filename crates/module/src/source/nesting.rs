@@ -313,7 +313,8 @@ impl Scan<'_> {
     /// counts as code that only opens; and if text of several lines may begin there, all that follows might be misread, so the
     /// text is made too heavy.
     fn ambiguous(&mut self) {
-        let line = &self.bytes[self.at..self.at + self.line_length()];
+        let bytes = self.bytes;
+        let line = &bytes[self.at..self.at + self.line_length()];
         if !line[1..].contains(&b'/') {
             self.previous = Token::Operator;
             return self.advance(1);
@@ -322,7 +323,7 @@ impl Scan<'_> {
             self.run += WEIGHT_MAX + 1;
             return;
         }
-        for byte in line.to_vec() {
+        for &byte in line {
             match byte {
                 b'(' => self.open(b')'),
                 b'[' => self.open(b']'),
