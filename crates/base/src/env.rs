@@ -60,6 +60,11 @@ pub trait Env: Send + Sync + 'static {
     /// Makes creations, renames and removals in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Takes a file or directory away from everybody but its owner. Does nothing in an environment without owners.
+    fn make_private(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Whether something exists at `path`.
     fn exists(&self, path: &Path) -> bool;
 

@@ -185,6 +185,10 @@ impl Env for FaultEnv {
         self.inner.sync_dir(path)
     }
 
+    fn make_private(&self, path: &Path) -> io::Result<()> {
+        self.inner.make_private(path)
+    }
+
     fn exists(&self, path: &Path) -> bool {
         self.inner.exists(path)
     }

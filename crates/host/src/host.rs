@@ -1,6 +1,6 @@
 //! The host: all databases of a data directory.
 //!
-//! Layout: `VERSION`, `LOCK`, `keys/` (the server's), `control/` (a store: see [`crate::control`]), `databases/<identity>/` (a store
+//! Layout: `VERSION`, `LOCK`, `keys/` (the server's), `cache/` ([`crate::code_cache`]), `control/` (a store: see [`crate::control`]), `databases/<identity>/` (a store
 //! and the module's log). A database exists when its row is in the control store: a directory without a row is the rest of a creation
 //! or deletion that was cut short, and is removed on start.
 
@@ -19,6 +19,7 @@ use tine_types::{ConnectionId, Identity};
 
 use crate::client::Actor;
 use crate::clients::ClientKey;
+use crate::code_cache;
 use crate::control::{Control, DatabaseRow};
 use crate::database::Database;
 use crate::handle::ForkHandle;
@@ -163,6 +164,7 @@ impl Host {
         let lanes = Lanes::new(lane_threads.clone(), options.lane_options());
         let procedures = ProcedurePool::start(&env, options.procedure_threads, metrics.clone())?;
         let scheduler = Scheduler::start(&env)?;
+        let modules = ModuleCache::new(code_cache::open(&env, &directory), metrics.clone());
         let shared = Arc::new(HostShared {
             env: env.clone(),
             options,
@@ -171,7 +173,7 @@ impl Host {
             lanes,
             procedures,
             scheduler,
-            modules: ModuleCache::default(),
+            modules,
             next_client: AtomicU64::new(1),
         });
         let (control, rows) = Control::open(directory.join("control"), env.clone())?;

@@ -9,6 +9,7 @@
 mod admin;
 mod client;
 mod clients;
+mod code_cache;
 mod control;
 mod database;
 mod error;

@@ -76,6 +76,8 @@ metrics! {
     Counter scheduled_runs, "tine_scheduled_runs_total", "Runs started by schedules.";
     Counter scheduled_late_ns, "tine_scheduled_late_nanoseconds_total", "Delay of scheduled runs behind their time.";
     Counter requests_refused, "tine_requests_refused_total", "Requests refused because a queue was full.";
+    Counter modules_loaded, "tine_modules_loaded_total", "Modules made ready: compiled, or taken from the cache of compiled code.";
+    Counter module_load_ns, "tine_module_load_nanoseconds_total", "Time spent making modules ready.";
     Counter instances_loaded, "tine_instances_loaded_total", "Module instances built.";
     Counter instance_load_ns, "tine_instance_load_nanoseconds_total", "Time spent building module instances.";
     Counter instances_replaced, "tine_instances_replaced_total", "Instances given up after a trap, a deadline or running out of memory.";

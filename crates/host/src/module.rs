@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
-use tine_module::{CompiledModule, Limits, ProcedureIndex, ReducerIndex, SourceBundle};
+use tine_module::{CodeCache, CompiledModule, Limits, ProcedureIndex, ReducerIndex, SourceBundle};
 use tine_tables::DatabaseSchema;
 use tine_types::AlgebraicType;
 use tine_types::ProductType;
 use tine_types::module_def::{LifecycleEvent, ModuleDef, Visibility};
 
 use crate::HostError;
+use crate::metrics::Metrics;
 
 /// One function of a module, ready to be called.
 pub(crate) struct Function<Index> {
@@ -116,21 +118,31 @@ fn inline_product(def: &ModuleDef, params: &ProductType) -> Result<ProductType, 
 }
 
 /// Compiled modules by hash, shared by all forks that run the same code and dropped with the last of them.
-#[derive(Default)]
 pub(crate) struct ModuleCache {
     modules: Mutex<HashMap<[u8; 32], Weak<CompiledModule>>>,
+    /// Compiled bundles of earlier runs.
+    kept: Option<CodeCache>,
+    metrics: Arc<Metrics>,
 }
 
 impl ModuleCache {
+    pub fn new(kept: Option<CodeCache>, metrics: Arc<Metrics>) -> ModuleCache {
+        ModuleCache { modules: Mutex::default(), kept, metrics }
+    }
+
     /// The compiled form of `program`, the bytes of a [`SourceBundle`].
     pub fn compile(&self, program: &[u8], limits: &Limits) -> Result<Arc<CompiledModule>, HostError> {
         let bundle = SourceBundle::decode(program).map_err(|error| HostError::BadProgram(error.to_string()))?;
-        let hash = *blake3::hash(&bundle.encode()).as_bytes();
+        // Only the one canonical form of a bundle decodes.
+        let hash = *blake3::hash(program).as_bytes();
         if let Some(module) = self.modules.lock().get(&hash).and_then(Weak::upgrade) {
             return Ok(module);
         }
         // Two publishers of the same new program may both compile it; the second result replaces the first, and both are right.
-        let module = tine_module::compile(&bundle, limits)?;
+        let started = Instant::now();
+        let module = tine_module::compile_with_cache(&bundle, limits, self.kept.as_ref())?;
+        self.metrics.modules_loaded.add(1);
+        self.metrics.module_load_ns.add_duration(started.elapsed());
         let mut modules = self.modules.lock();
         modules.retain(|_, module| module.strong_count() > 0);
         modules.insert(hash, Arc::downgrade(&module));
