@@ -28,6 +28,9 @@ pub enum ServerError {
         #[source]
         source: std::io::Error,
     },
+    /// The system did not give the server a thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] std::io::Error),
     /// A thread that opened or closed the data directory panicked; the log has the message.
     #[error("opening or closing the data directory ended in a panic")]
     Panicked,
@@ -41,6 +44,7 @@ impl ServerError {
             ServerError::Keys(error) => error.code(),
             ServerError::Listen { .. } => "TN0704",
             ServerError::Panicked => "TN0705",
+            ServerError::Thread(_) => "TN0706",
         }
     }
 }

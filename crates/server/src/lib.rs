@@ -21,6 +21,7 @@ mod metrics;
 mod pages;
 mod parameters;
 mod server;
+mod stall;
 mod ws;
 
 pub use auth::KeyError;

@@ -48,6 +48,7 @@ metrics! {
     requests: counter "tine_http_requests_total" "HTTP requests received.",
     requests_failed: counter "tine_http_requests_failed_total" "HTTP requests answered with 5xx, except a module's own errors (530).",
     requests_timed_out: counter "tine_http_requests_timed_out_total" "HTTP requests given up after the request timeout.",
+    stalls: counter "tine_stalls_total" "Times a lane held a thread of the network side for too long.",
     clients: gauge "tine_websocket_clients" "Open WebSocket connections.",
     client_messages: counter "tine_websocket_messages_received_total" "Messages received from clients.",
     client_bytes: counter "tine_websocket_received_bytes_total" "Bytes of messages received from clients.",

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use parking_lot::RwLock;
 
 /// Files [`read_directory`] takes; a folder with more was surely not meant.
 const FILES_MAX: usize = 1_000;
@@ -87,29 +88,39 @@ fn content_type(path: &str) -> &'static str {
 }
 
 /// All pages of a server by path.
-pub(crate) struct Pages(HashMap<String, Page>);
+pub(crate) struct Pages(RwLock<HashMap<String, Page>>);
 
 impl Pages {
     /// The built-in pages and `extra`; those win.
     pub fn new(extra: Vec<Page>) -> Pages {
+        Pages(RwLock::new(Pages::by_path(extra)))
+    }
+
+    /// Replaces what was added by other pages.
+    pub fn replace(&self, extra: Vec<Page>) {
+        *self.0.write() = Pages::by_path(extra);
+    }
+
+    fn by_path(extra: Vec<Page>) -> HashMap<String, Page> {
         let built_in = [
             Page::new("/tine/client.js", include_str!("../../../web/client.js")),
             Page::new("/tine/rows.js", include_str!("../../../web/rows.js")),
             Page::new("/tine/schema.js", include_str!("../../../web/schema.js")),
             Page::new("/tine/client.d.ts", include_str!("../../../web/client.d.ts")),
         ];
-        Pages(built_in.into_iter().chain(extra).map(|page| (page.path.clone(), page)).collect())
+        built_in.into_iter().chain(extra).map(|page| (page.path.clone(), page)).collect()
     }
 
     /// The answer to a request of `path` that no route took.
     pub fn respond(&self, method: &Method, path: &str) -> Option<Response> {
+        let pages = self.0.read();
         let found = match path.strip_suffix('/') {
-            Some(folder) => self.0.get(path).or_else(|| self.0.get(&format!("{folder}/index.html"))),
-            None => self.0.get(path),
+            Some(folder) => pages.get(path).or_else(|| pages.get(&format!("{folder}/index.html"))),
+            None => pages.get(path),
         };
         let Some(page) = found else {
             // Relative addresses inside the page need the slash.
-            let is_folder = self.0.contains_key(&format!("{path}/index.html"));
+            let is_folder = pages.contains_key(&format!("{path}/index.html"));
             return is_folder.then(|| redirect(&format!("{path}/"))).flatten();
         };
         if method != Method::GET && method != Method::HEAD {

@@ -34,6 +34,7 @@ use crate::http;
 use crate::limits::{Limits, REQUEST_HEAD_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::pages::{Page, Pages};
+use crate::stall::StallWatch;
 use crate::ws::Outbox;
 
 /// Pause after the system refused to accept, usually for want of file descriptors.
@@ -86,6 +87,8 @@ pub(crate) struct Shared {
     pub pages: Pages,
     pub env: Arc<dyn Env>,
     pub lifecycle: watch::Sender<Lifecycle>,
+    /// Around everything that may run a lane on this thread.
+    pub stalls: StallWatch,
     /// Outboxes of open WebSockets, to close them when the server stops.
     clients: Mutex<HashMap<u64, Arc<Outbox>>>,
     next_id: AtomicU64,
@@ -195,10 +198,13 @@ impl Server {
         let (directory, host_options, host_env) = (options.host.directory.clone(), options.host.clone(), env.clone());
         let opened = tokio::task::spawn_blocking(move || open(host_options, directory, host_env, progress)).await;
         let (host, auth) = opened.map_err(|_| ServerError::Panicked)??;
+        let metrics: Arc<Metrics> = Arc::default();
+        let stalls = StallWatch::start(&*env, metrics.clone()).map_err(ServerError::Thread)?;
         let shared = Arc::new(Shared {
             host,
             auth,
-            metrics: Arc::default(),
+            metrics,
+            stalls,
             pages: Pages::new(options.pages),
             env,
             lifecycle: watch::Sender::new(Lifecycle::Running),
@@ -221,6 +227,11 @@ impl Server {
     /// The host, for programs that embed the server.
     pub fn host(&self) -> &Host {
         &self.shared.host
+    }
+
+    /// Serves other pages beside the API from now on.
+    pub fn set_pages(&self, pages: Vec<Page>) {
+        self.shared.pages.replace(pages);
     }
 
     /// Stops accepting, finishes what is in work within `deadline`, closes every WebSocket with 1001,

@@ -237,6 +237,36 @@ async fn a_client_that_takes_nothing_is_dropped() {
     write_past_a_client_that_never_reads(&server, "tine_websocket_stalled_total").await;
 }
 
+/// A lane that was quick and then loops holds the thread it runs on; others are served all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_module_that_suddenly_loops_harms_only_itself() {
+    let server = TestServer::start_with(|options| options.host.reducer_deadline = Duration::from_millis(600)).await;
+    server.publish_people().await;
+    let fork = ("content-type", "application/json");
+    let made = server.http("POST", "/v1/database/people/forks", &[fork, server.admin()], br#"{"name":"other"}"#).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let mut neighbour = server.connect_to("people@other", "confirmed=false", "v3.bsatn.spacetimedb").await;
+    neighbour.greet().await;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..4 {
+        let mut client = server.connect("confirmed=false").await;
+        client.greet().await;
+        // Quick enough for the lane to run on the thread that hands it work.
+        for request_id in 0..300 {
+            ping_pong(&mut client, request_id).await;
+        }
+        ping_pong(&mut neighbour, 1).await;
+        client.send(&[call(1000, "spin", Vec::new())]).await;
+        // Not tokio's sleep: it would wait for the same runtime.
+        std::thread::sleep(Duration::from_millis(20));
+        let started = Instant::now();
+        ping_pong(&mut neighbour, 2).await;
+        slowest = slowest.max(started.elapsed());
+        assert!(matches!(client.recv().await, ServerMessage::ReducerResult { request_id: 1000, .. }));
+    }
+    assert!(slowest < Duration::from_millis(300), "the neighbour waited {slowest:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_closing_handshake_is_answered() {
     let server = TestServer::with_people().await;

@@ -45,7 +45,8 @@ pub(crate) async fn call(
     let arguments = parse_arguments(&body)?;
     let (reply_to, reply) = oneshot::channel();
     // The receiver is gone when the request was given up: then nobody wants the reply.
-    fork.call(identified.requester(), &function, arguments, Box::new(move |reply| drop(reply_to.send(reply))));
+    let reply_to = Box::new(move |reply| drop(reply_to.send(reply)));
+    shared.stalls.watch(|| fork.call(identified.requester(), &function, arguments, reply_to));
     let reply: Reply<CallReturn> = reply.await.map_err(|_| RequestError::Dropped)?;
     confirm(&fork, &reply, is_confirmed).await?;
     if matches!(reply.result, Err(CallFailure::NoSuchFunction)) && is_lifecycle_hook(&fork, &function) {
@@ -112,7 +113,8 @@ pub(crate) async fn sql(
     };
     let text = std::str::from_utf8(&body).map_err(|_| RequestError::BadBody("not UTF-8".to_owned()))?;
     let (reply_to, reply) = oneshot::channel();
-    fork.sql(identified.requester(), text, Box::new(move |reply| drop(reply_to.send(reply))));
+    let reply_to = Box::new(move |reply| drop(reply_to.send(reply)));
+    shared.stalls.watch(|| fork.sql(identified.requester(), text, reply_to));
     let reply: Reply<SqlRows> = reply.await.map_err(|_| RequestError::Dropped)?;
     confirm(&fork, &reply, is_confirmed).await?;
     let rows = reply.result.map_err(RequestError::Statement)?;

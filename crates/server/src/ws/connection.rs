@@ -41,6 +41,7 @@ use super::timers::{Timeout, Timers};
 use crate::limits::{FRAGMENT_BYTES_MAX, PAYLOAD_REQUESTS_MAX};
 use crate::limits::{READ_BATCH_BYTES_MAX, READ_BATCH_FRAMES_MAX, READ_BATCH_REQUESTS_MAX};
 use crate::metrics::Metrics;
+use crate::server::Shared;
 
 /// Turns without sleeping before other tasks get the thread.
 const TURNS_MAX: usize = 32;
@@ -86,6 +87,7 @@ pub(crate) struct ConnectionTask<S> {
     unflushed: bool,
     timers: Timers,
     metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
@@ -96,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
         outbox: Arc<Outbox>,
         durable: Option<watch::Receiver<Durability>>,
         timers: Timers,
-        metrics: Arc<Metrics>,
+        shared: Arc<Shared>,
     ) -> Self {
         ConnectionTask {
             socket,
@@ -115,7 +117,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
             writer: PayloadWriter::new(protocol),
             unflushed: false,
             timers,
-            metrics,
+            metrics: shared.metrics.clone(),
+            shared,
         }
     }
 
@@ -241,7 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
         self.metrics.client_messages.add(count);
         self.owed += count;
         let Some(session) = &mut self.session else { return self.inbound.clear() };
-        match session.submit(&mut self.inbound) {
+        match self.shared.stalls.watch(|| session.submit(&mut self.inbound)) {
             Ok(()) => {}
             Err(HostError::Overloaded(_)) => self.end(Violation::TooManyRequests),
             // The host closes the outbox too, with the reason for the client.
@@ -419,7 +422,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
     }
 
     fn enter_closing(&mut self) {
-        self.session = None;
+        self.disconnect();
         self.unflushed = true;
         self.waits_for_durable = false;
         self.timers.closing(Instant::now());
@@ -427,8 +430,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
     }
 
     fn finish(&mut self) {
-        self.session = None;
+        self.disconnect();
         self.phase = Phase::Done;
+    }
+
+    /// Tells the host that the client is gone; its disconnect hook may run here.
+    fn disconnect(&mut self) {
+        let session = self.session.take();
+        self.shared.stalls.watch(|| drop(session));
     }
 
     /// Reads and throws away until the other side closes. Without it the system would answer the data

@@ -120,12 +120,14 @@ impl Subscription {
         let _registered = self.shared.register_client(outbox.clone());
         let confirmed = self.client.confirmed.unwrap_or(true);
         let durable = confirmed.then(|| self.fork.durability());
-        let session = match self.fork.connect(self.client, outbox.clone()) {
+        let connected = self.shared.stalls.watch(|| self.fork.connect(self.client, outbox.clone()));
+        let session = match connected {
             Ok(session) => session,
             Err(error) => return tracing::debug!(%error, "the client was not connected"),
         };
         let timers = Timers::new(limits, Instant::now());
-        ConnectionTask::new(socket, self.protocol, session, outbox, durable, timers, metrics).run().await;
+        let shared = self.shared.clone();
+        ConnectionTask::new(socket, self.protocol, session, outbox, durable, timers, shared).run().await;
         drop(self.permit);
     }
 }

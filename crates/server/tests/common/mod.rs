@@ -51,6 +51,7 @@ export const addMark = db.reducer(
 export const setUp = db.init(() => {});
 export const noop = db.reducer({}, () => {});
 export const say = db.reducer({ text: t.string() }, (ctx, { text }) => { console.log(text); });
+export const spin = db.reducer({}, () => { for (;;) {} });
 export const fail = db.reducer({}, () => { throw new Error("broken"); });
 export const wide = db.reducer({ from: t.u32(), count: t.u32(), bytes: t.u32() }, (ctx, { from, count, bytes }) => {
   for (let id = from; id < from + count; id++) ctx.db.person.insert({ id, name: "x".repeat(bytes), bestFriend: undefined });
