@@ -1,6 +1,9 @@
 //! What may not be in a source file.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use anyhow::Context;
 
@@ -93,28 +96,45 @@ fn registry(line: &str) -> Option<String> {
     hosts.map(|parts| parts.concat()).into_iter().find(|host| line.contains(host.as_str()))
 }
 
-/// Every error code stands for one thing: it occurs once as the result of a `code()` function.
+/// Every error code stands for one thing, whichever enum passes it on, and has a page that explains it.
 pub fn error_codes(files: &[Tracked]) -> Vec<String> {
-    let mut places: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut meanings: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
     for file in files.iter().filter(|file| is_shipped(&file.path)) {
         for (number, line) in file.text.lines().enumerate() {
-            // `Kind::Name { .. } => "TN0123",` or `const NAME: &str = "TN0123";` gives a code its meaning.
-            let given = line.split_once("=> \"").or_else(|| line.split_once("&str = \"")).map(|(_, after)| after);
-            let Some(code) = given.and_then(|after| after.split('"').next()).filter(|code| is_code(code)) else {
-                continue;
-            };
-            places.entry(code).or_default().push(format!("{}:{}", file.path, number + 1));
+            if let Some((code, meaning)) = given_code(line) {
+                let place = || format!("`{meaning}` in {}:{}", file.path, number + 1);
+                meanings.entry(code).or_default().entry(meaning).or_insert_with(place);
+            }
         }
     }
-    let twice = |(code, places): (&str, Vec<String>)| {
-        (places.len() > 1).then(|| format!("error code {code} has several meanings: {}", places.join(", ")))
-    };
-    places.into_iter().filter_map(twice).collect()
+    let mut wrong = Vec::new();
+    for (code, names) in meanings.iter().filter(|(_, names)| names.len() > 1) {
+        let names: Vec<&str> = names.values().map(String::as_str).collect();
+        wrong.push(format!("error code {code} has several meanings: {}", names.join(", ")));
+    }
+    let page_of = |file: &Tracked| Some(file.path.strip_prefix(ERROR_PAGES)?.strip_suffix(".md")?.to_owned());
+    let pages: BTreeSet<String> = files.iter().filter_map(page_of).filter(|name| is_code(name)).collect();
+    let without = meanings.keys().filter(|code| !pages.contains(**code));
+    wrong.extend(without.map(|code| format!("error code {code} has no page: {ERROR_PAGES}{code}.md")));
+    let unknown = pages.iter().filter(|code| !meanings.contains_key(code.as_str()));
+    wrong.extend(unknown.map(|code| format!("{ERROR_PAGES}{code}.md explains a code that no error has")));
+    wrong
+}
+
+/// Where the pages of error codes are.
+const ERROR_PAGES: &str = "docs/errors/";
+
+/// The code and the name of the variant in a line such as `Kind::Name { .. } => "TN0123",`.
+fn given_code(line: &str) -> Option<(&str, &str)> {
+    let (pattern, after) = line.split_once("=> \"")?;
+    let code = after.split('"').next().filter(|code| is_code(code))?;
+    let name = pattern.trim().split(['{', '(', '|', ' ']).find(|part| !part.is_empty())?;
+    Some((code, name.rsplit("::").next()?))
 }
 
 fn is_shipped(path: &str) -> bool {
     let shipped = path.starts_with("crates/") || path.starts_with("sdks/");
-    shipped && path.ends_with(".rs") && !path.contains("/tests")
+    shipped && path.ends_with(".rs") && !path.contains("/tests") && !path.ends_with("_test.rs")
 }
 
 fn is_code(text: &str) -> bool {
@@ -147,12 +167,16 @@ mod tests {
     }
 
     #[test]
-    fn a_code_with_two_meanings_is_found() {
-        let one = file("crates/a/src/error.rs", "        A => \"TN0101\",\n        B => \"TN0102\",\n");
-        let two = file("crates/b/src/error.rs", "        C => \"TN0101\",\n");
-        let test = file("crates/b/src/tests.rs", "    assert_eq!(error.code(), \"TN0102\");\n");
-        assert_eq!(error_codes(&[one, test]).len(), 0);
-        let one = file("crates/a/src/error.rs", "        A => \"TN0101\",\n");
-        assert_eq!(error_codes(&[one, two]).len(), 1);
+    fn codes_have_one_meaning_and_a_page() {
+        let page = |code: &str| file(&format!("docs/errors/{code}.md"), "");
+        let one = || file("crates/a/src/error.rs", "        E::A => \"TN0101\",\n        E::B { .. } => \"TN0102\",\n");
+        let passed_on = || file("crates/b/src/error.rs", "        Other::A(_) => \"TN0101\",\n");
+        let test = || file("crates/b/src/tests.rs", "        X => \"TN0102\",\n");
+        assert!(error_codes(&[one(), passed_on(), test(), page("TN0101"), page("TN0102")]).is_empty());
+        let other = file("crates/b/src/error.rs", "        Other::C => \"TN0101\",\n");
+        let wrong = error_codes(&[one(), other, page("TN0101"), page("TN0999")]);
+        assert!(wrong[0].contains("TN0101 has several meanings"), "{wrong:?}");
+        assert!(wrong[1].contains("TN0102 has no page") && wrong[2].contains("TN0999"), "{wrong:?}");
+        assert_eq!(wrong.len(), 3);
     }
 }
