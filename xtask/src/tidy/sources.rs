@@ -124,8 +124,13 @@ pub fn error_codes(files: &[Tracked]) -> Vec<String> {
 /// Where the pages of error codes are.
 const ERROR_PAGES: &str = "docs/errors/";
 
-/// The code and the name of the variant in a line such as `Kind::Name { .. } => "TN0123",`.
+/// The code and the name of the variant in a line such as `Kind::Name { .. } => "TN0123",`. An error
+/// that is one thing has its code alone on a line.
 fn given_code(line: &str) -> Option<(&str, &str)> {
+    let alone = line.trim().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    if let Some(code) = alone.filter(|text| is_code(text)) {
+        return Some((code, "the whole type"));
+    }
     let (pattern, after) = line.split_once("=> \"")?;
     let code = after.split('"').next().filter(|code| is_code(code))?;
     let name = pattern.trim().split(['{', '(', '|', ' ']).find(|part| !part.is_empty())?;
