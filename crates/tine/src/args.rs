@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    commands::{completions::CompletionsArgs, config::ConfigArgs, explain::ExplainArgs, identity::IdentityArgs},
+    commands::{
+        completions::CompletionsArgs, config::ConfigArgs, dev::DevArgs, explain::ExplainArgs, identity::IdentityArgs,
+        init::InitArgs,
+    },
     consent::Consent,
     demo::DemoArgs,
     output::Format,
@@ -94,6 +97,10 @@ pub struct GlobalArgs {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a starter project: a module, a page and a test
+    Init(InitArgs),
+    /// Run a project while you write it: a server that publishes on every save
+    Dev(DevArgs),
     /// Run a server
     Serve(ServeArgs),
     /// Show what Tine does: a live market, forked into several futures, killed and restarted

@@ -54,6 +54,8 @@ fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(args, output.is_json()).map_err(Failure::demo),
         Command::Version => commands::version::run(output),
         Command::Serve(args) => commands::serve::run(&args, global, output),
+        Command::Dev(args) => commands::dev::run(&args, global, output),
+        Command::Init(args) => commands::init::run(&args, output),
         Command::Config(args) => commands::config::run(&args, global, output),
         Command::Completions(args) => commands::completions::run(&args, output),
         Command::Explain(args) => commands::explain::run(&args, output),

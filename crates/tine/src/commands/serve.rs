@@ -29,14 +29,14 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// Where the files of `--static` are served.
 const STATIC_PATH: &str = "/app/";
 /// Exit status of a server that a second signal ended at once: 128 + SIGINT.
-const KILLED_STATUS: i32 = 130;
+pub(super) const KILLED_STATUS: i32 = 130;
 
 /// Runs a server until it is told to end.
 ///
 /// # Errors
 /// A wrong address, a data directory that is in use or damaged, an address that is taken.
 pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(), Failure> {
-    start_tracing();
+    start_tracing("info");
     raise_file_limit();
     let settings = Settings::load(global)?;
     let listen = resolve_listen(&settings.listen(args.listen.as_deref()).value)?;
@@ -94,17 +94,17 @@ fn announce(output: &Output, url: &str, data_dir: &Path, took: Duration) -> Resu
 }
 
 /// SIGINT and SIGTERM.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Signals> {
+    pub(super) fn new() -> io::Result<Signals> {
         Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -113,7 +113,7 @@ impl Signals {
 }
 
 /// Shows how far the recovery of a log is, on standard error, when it takes long enough to wonder.
-fn show_recovery() -> impl FnMut(RecoveryProgress) + Send + 'static {
+pub(super) fn show_recovery() -> impl FnMut(RecoveryProgress) + Send + 'static {
     let mut shown = Instant::now();
     move |progress: RecoveryProgress| {
         if shown.elapsed() >= PROGRESS_INTERVAL {
@@ -131,7 +131,7 @@ fn recovery_text(progress: &RecoveryProgress) -> String {
 }
 
 /// The address as a client on this machine reaches it: a server on all interfaces is on loopback too.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
         IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
@@ -139,7 +139,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn resolve_listen(text: &str) -> Result<SocketAddr, Failure> {
+pub(super) fn resolve_listen(text: &str) -> Result<SocketAddr, Failure> {
     let wrong = || Failure::Usage {
         message: format!("`{text}` is not an address to listen on"),
         next: Some("write it as ADDRESS:PORT, for example 127.0.0.1:3000".to_owned()),
@@ -147,8 +147,9 @@ fn resolve_listen(text: &str) -> Result<SocketAddr, Failure> {
     text.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)
 }
 
-fn start_tracing() {
-    let filter = EnvFilter::try_from_env("TINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+/// Sends the server's own log to standard error; `level` is what is logged unless `TINE_LOG` says otherwise.
+pub(super) fn start_tracing(level: &str) {
+    let filter = EnvFilter::try_from_env("TINE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // Somebody else's subscriber (in a test) may be there already.
     let _ = subscriber.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init();
@@ -156,7 +157,7 @@ fn start_tracing() {
 
 /// Every connection and log segment is an open file; the usual soft limit of 1,024 is far below what
 /// the server's own bounds allow. Failing to raise it is no reason not to start.
-fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls only read or write the struct they are given, which lives on this stack.
     unsafe {
