@@ -11,6 +11,7 @@
 pub mod browser;
 pub mod command;
 pub mod keep;
+pub mod npm;
 pub mod raw_socket;
 pub mod rows;
 pub mod server;
