@@ -1,11 +1,12 @@
 //! The clients of one fork: their query sets, what waits to be delivered to them, and who gets which part of a commit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 use std::sync::Arc;
 
 use tine_query::{Caller, QueryError, SubscriptionIndex, SubscriptionPlan};
 use tine_store::DurableTicket;
-use tine_tables::{ChangeSet, DatabaseSchema, TableRead};
+use tine_tables::{ChangeSet, DatabaseSchema, TableId, TableRead};
 use tine_types::protocol::{QuerySetUpdate, ServerMessage, TransactionUpdate};
 
 use crate::client::{ClientInfo, ClientSink, CloseReason, Delivery};
@@ -159,7 +160,7 @@ impl Clients {
         for_caller
     }
 
-    fn fail_subscription(&mut self, subscriber: Subscriber, error: &QueryError) {
+    fn fail_subscription(&mut self, subscriber: Subscriber, error: &dyn Display) {
         self.unsubscribe(subscriber);
         let message = ServerMessage::SubscriptionError {
             request_id: None,
@@ -169,8 +170,9 @@ impl Clients {
         self.send(subscriber.client, message, None);
     }
 
-    /// Compiles every subscription again for a new schema; those that no longer compile end with an error.
-    pub fn recompile(&mut self, schema: &DatabaseSchema) {
+    /// Compiles every subscription again for a new schema; those that no longer compile end with an error, and so do those of tables
+    /// whose rows have changed: their subscribers could not make out rows that look different from one message to the next.
+    pub fn recompile(&mut self, schema: &DatabaseSchema, changed: &HashSet<TableId>) {
         let sets: Vec<(Subscriber, Vec<Box<str>>, Caller)> = self
             .clients
             .iter()
@@ -195,6 +197,9 @@ impl Clients {
     pub fn close_all(&mut self, reason: &CloseReason) {
         self.flush();
         for (_, client) in self.clients.drain() {
+                Ok(plans) if plans.iter().flat_map(|plan| plan.tables_read()).any(|table| changed.contains(&table)) => {
+                    self.fail_subscription(subscriber, &"the columns of a table have changed: subscribe again");
+                }
             client.sink.close(reason.clone());
         }
         self.index = SubscriptionIndex::new();
@@ -203,6 +208,22 @@ impl Clients {
 
 /// Compiles the queries of one set; equal ones are kept once.
 pub(crate) fn compile_queries(
+    /// The clients that the module has accepted.
+    pub fn accepted(&self) -> Vec<Arc<ClientInfo>> {
+        self.clients.values().filter(|client| client.accepted).map(|client| client.info.clone()).collect()
+    }
+
+    /// Closes every connection, after delivering what is queued. The clients stay known until their connections are gone, so that the
+    /// module hears of each.
+    pub fn disconnect_all(&mut self, reason: &CloseReason) {
+        self.flush();
+        self.index = SubscriptionIndex::new();
+        for client in self.clients.values_mut() {
+            client.query_sets.clear();
+            client.sink.close(reason.clone());
+        }
+    }
+
     queries: &[Box<str>],
     schema: &DatabaseSchema,
     caller: &Caller,

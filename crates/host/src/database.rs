@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tine_lanes::Refusal;
-use tine_store::{ForkId, RecoveryProgress, Store, StoreOptions};
+use tine_store::{ForkId, ForkInfo, ForkOptions, RecoveryProgress, Snapshot, Store, StoreOptions};
 use tine_types::Identity;
 use tokio::sync::watch;
 
@@ -20,6 +20,9 @@ use crate::logs::ModuleLog;
 use crate::meta::Meta;
 use crate::module::ActiveModule;
 use crate::names::{MAIN, fork_identity};
+
+/// Begins the names of forks that are about to take over another one's; no client can say such a name.
+const STAGED: char = '~';
 
 /// How long closing a fork waits for the request that runs: longer than a reducer may run.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
@@ -84,10 +87,12 @@ impl Database {
     /// The fork at run time, started if it does not run.
     pub fn fork(&self, id: ForkId) -> Result<Arc<Fork>, HostError> {
         let mut running = self.running.lock();
-        if let Some(fork) = running.get(&id)
-            && !fork.lane().is_closed()
-        {
-            return Ok(fork.clone());
+        if let Some(fork) = running.get(&id) {
+            if !fork.lane().is_closed() {
+                return Ok(fork.clone());
+            }
+            // It faulted: its successor needs the store's writer, which it is about to give up.
+            fork.close(CLOSE_WITHIN)?;
         }
         let meta = Meta::read(&self.store.snapshot(id)?)?.ok_or(HostError::Damaged("module"))?;
         let compiled = self.host.modules.compile(&meta.program, &self.host.options.instance_limits)?;
@@ -95,9 +100,87 @@ impl Database {
         self.start(&mut running, id, module, meta.schedules_run_on)
     }
 
-    /// Starts main with the first module of the database; publishing it is the caller's next step.
-    pub fn start_main(&self, module: Arc<ActiveModule>) -> Result<Arc<Fork>, HostError> {
-        self.start(&mut self.running.lock(), ForkId::MAIN, module, ForkId::MAIN)
+    /// Starts an empty fork with its first module; publishing it is the caller's next step.
+    pub fn start_first(
+        &self,
+        id: ForkId,
+        module: Arc<ActiveModule>,
+        schedules_run_on: ForkId,
+    ) -> Result<Arc<Fork>, HostError> {
+        self.start(&mut self.running.lock(), id, module, schedules_run_on)
+    }
+
+    /// The number of `main`.
+    pub fn main(&self) -> Result<ForkId, HostError> {
+        self.store.fork_named(MAIN).ok_or(HostError::Damaged("name of the main fork"))
+    }
+
+    pub fn is_main(&self, id: ForkId) -> bool {
+        self.store.fork_named(MAIN) == Some(id)
+    }
+
+    /// All forks that have a name of their own, by number.
+    pub fn forks(&self) -> Vec<ForkInfo> {
+        let mut forks = self.store.forks();
+        forks.retain(|fork| !fork.name.starts_with(STAGED));
+        forks
+    }
+
+    /// Whether the schedules of a fork run on it.
+    pub fn schedules_run(&self, id: ForkId) -> Result<bool, HostError> {
+        Ok(Meta::read_schedules_run_on(&self.store.snapshot(id)?)? == Some(id))
+    }
+
+    /// The program of a fork.
+    pub fn program(&self, id: ForkId) -> Result<Vec<u8>, HostError> {
+        Ok(Meta::read(&self.store.snapshot(id)?)?.ok_or(HostError::Damaged("module"))?.program)
+    }
+
+    /// Makes a fork that is to take over `replaced`: of a version, or empty.
+    pub fn stage(&self, replaced: ForkId, base: Option<&Snapshot>) -> Result<ForkInfo, HostError> {
+        let old = self.store.fork_info(replaced).ok_or(HostError::Closed)?;
+        let name = format!("{STAGED}{}", old.name);
+        if let Some(left) = self.store.fork_named(&name) {
+            self.delete_fork(left)?;
+        }
+        let (durability, expires_at_micros) = (old.durability, old.expires_at_micros);
+        let options = ForkOptions { name, durability, expires_at_micros };
+        let (staged, _) = match base {
+            Some(base) => self.store.fork_from(base, options)?,
+            None => self.store.fork_empty(options)?,
+        };
+        if staged.durability != durability {
+            // A durable fork cannot be made of one that is not logged.
+            self.store.drop_fork(staged.id)?;
+            return Err(HostError::NeverDurable);
+        }
+        Ok(staged)
+    }
+
+    pub fn is_staged(&self, id: ForkId) -> bool {
+        self.store.fork_info(id).is_some_and(|fork| fork.name.starts_with(STAGED))
+    }
+
+    /// Drops what a crash left of staged forks.
+    pub fn drop_staged(&self) -> Result<(), HostError> {
+        for fork in self.store.forks().into_iter().filter(|fork| fork.name.starts_with(STAGED)) {
+            self.store.drop_fork(fork.id)?;
+        }
+        Ok(())
+    }
+
+    /// Closes `replaced` for good and gives its name to a staged fork.
+    pub fn replace_fork(&self, replaced: ForkId, staged: ForkId) -> Result<(), HostError> {
+        self.deleted.write().push(replaced);
+        let result = self.close_fork(replaced).and_then(|()| {
+            let ticket = self.store.replace_fork(replaced, staged)?;
+            Ok(self.store.wait_durable(ticket, CLOSE_WITHIN)?)
+        });
+        self.deleted.write().retain(|&deleted| deleted != replaced);
+        if let (Some(running), Some(info)) = (self.running(staged), self.store.fork_info(staged)) {
+            running.rename(info.name.trim_start_matches(STAGED));
+        }
+        result
     }
 
     fn start(
@@ -118,7 +201,7 @@ impl Database {
             identity: fork_identity(self.identity, id),
             owner: self.owner,
             id,
-            name: info.name.as_str().into(),
+            name: info.name.trim_start_matches(STAGED).into(),
             store: self.store.clone(),
             log: self.log.clone(),
             durability: self.durability.clone(),
@@ -127,7 +210,11 @@ impl Database {
             head: info.head,
             on_closed: Box::new(move |id, refusal| {
                 if let (Some(database), Refusal::Faulted) = (database.upgrade(), refusal) {
-                    database.running.lock().remove(&id);
+                    let mut running = database.running.lock();
+                    // Its successor may be there already.
+                    if running.get(&id).is_some_and(|fork| fork.lane().is_closed()) {
+                        running.remove(&id);
+                    }
                 }
             }),
         })?;

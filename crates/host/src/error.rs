@@ -2,7 +2,7 @@
 
 use tine_module::{CompileError, LoadError};
 use tine_query::QueryError;
-use tine_store::{ForkError, OpenError, StoreError};
+use tine_store::{ForkError, HistoryError, OpenError, StoreError};
 use tine_tables::{SchemaError, TableError};
 use tine_types::Identity;
 
@@ -60,6 +60,54 @@ pub enum HostError {
     /// `main` cannot be deleted, renamed or replaced alone.
     #[error("the fork `main` cannot be {0} alone")]
     MainFork(&'static str),
+    /// The stored data cannot be brought to the new tables.
+    #[error("the data of the database does not fit the new module: {0}")]
+    Migrate(#[source] TableError),
+    /// Clients could not cope with the new module, and nobody agreed to that.
+    #[error("connected clients would have to be disconnected: {}; publish with policy=BreakClients and the token of the plan (pre_publish)", .0.join("; "))]
+    BreaksClients(Vec<String>),
+    /// The plan that was agreed to is not what would happen now.
+    #[error(
+        "the plan's token is not the present one: another module was published meanwhile, or this is another program"
+    )]
+    PlanOutdated,
+    /// An older version that holds no module.
+    #[error("version {0} is older than the first module of the database")]
+    BeforeFirstModule(u64),
+    /// A version that is older than what is kept.
+    #[error("that version of `{fork}` is not retained any more: the oldest that is has LSN {oldest}")]
+    NotRetained {
+        /// Address of the fork.
+        fork: String,
+        /// The oldest LSN that can be asked for.
+        oldest: u64,
+    },
+    /// A version that the fork has not reached.
+    #[error("`{fork}` has no such version yet: its newest has LSN {head}")]
+    NoSuchVersion {
+        /// Address of the fork.
+        fork: String,
+        /// Its newest LSN.
+        head: u64,
+    },
+    /// A point in time that has not come yet.
+    #[error("the time {0} is in the future")]
+    InFuture(String),
+    /// Nobody knows who was connected to an older version.
+    #[error("clients can only be disconnected on a fork of the present version, not of an older one")]
+    ClientsUnknown,
+    /// A fork's life is over before it began, or does not end.
+    #[error("a fork cannot live for {0} ms: give at least one, and at most ten years")]
+    BadLifetime(i64),
+    /// A durable fork was to be replaced by one that is made of an ephemeral one.
+    #[error("a durable fork cannot be reset to a version of an ephemeral one")]
+    NeverDurable,
+    /// A reset that would change nothing.
+    #[error("say to which version the fork is to be reset: another fork, an LSN or a time")]
+    NoVersion,
+    /// An older version cannot be had.
+    #[error("{0}")]
+    History(#[from] HistoryError),
     /// Nothing on an ephemeral fork is ever durable.
     #[error("an ephemeral fork has no confirmed delivery: connect with confirmed=false")]
     NeverConfirmed,
@@ -128,6 +176,18 @@ impl HostError {
             HostError::WrongVersion { .. } => "TN0614",
             HostError::Damaged(_) => "TN0615",
             HostError::Io { .. } => "TN0616",
+            HostError::Migrate(error) => error.code(),
+            HostError::BreaksClients(_) => "TN0617",
+            HostError::PlanOutdated => "TN0618",
+            HostError::BeforeFirstModule(_) => "TN0619",
+            HostError::NotRetained { .. } => "TN0240",
+            HostError::NoSuchVersion { .. } => "TN0241",
+            HostError::InFuture(_) => "TN0630",
+            HostError::ClientsUnknown => "TN0631",
+            HostError::BadLifetime(_) => "TN0632",
+            HostError::NeverDurable => "TN0634",
+            HostError::NoVersion => "TN0633",
+            HostError::History(error) => error.code(),
             HostError::Compile(error) => error.code(),
             HostError::Load(error) => error.code(),
             HostError::Schema(error) => error.code(),

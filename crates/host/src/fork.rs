@@ -31,7 +31,8 @@ pub(crate) struct Fork {
     pub durability: Arc<watch::Sender<Durability>>,
     name: RwLock<Arc<str>>,
     module: RwLock<Arc<ActiveModule>>,
-    schedules_run_on: ForkId,
+    /// Number of the fork on which the schedules of this one's version run.
+    schedules_run_on: AtomicU64,
     /// Counts publishes: schedule entries of an earlier one are stale.
     activation: AtomicU64,
     /// Idle instances for procedures, bound to this fork; at most one per procedure thread.
@@ -75,7 +76,7 @@ impl Fork {
             durability: parts.durability,
             name: RwLock::new(parts.name),
             module: RwLock::new(parts.module.clone()),
-            schedules_run_on: parts.schedules_run_on,
+            schedules_run_on: AtomicU64::new(parts.schedules_run_on.get()),
             activation: AtomicU64::new(0),
             procedure_instances: Mutex::new(Vec::new()),
             lane: OnceLock::new(),
@@ -109,11 +110,15 @@ impl Fork {
     }
 
     pub fn schedules_run_on(&self) -> ForkId {
-        self.schedules_run_on
+        ForkId::new(self.schedules_run_on.load(Ordering::Acquire))
+    }
+
+    pub fn run_schedules_on(&self, id: ForkId) {
+        self.schedules_run_on.store(id.get(), Ordering::Release);
     }
 
     pub fn schedules_run(&self) -> bool {
-        self.schedules_run_on == self.id
+        self.schedules_run_on() == self.id
     }
 
     pub fn activation(&self) -> u64 {

@@ -172,6 +172,8 @@ impl Job {
 pub struct Connection {
     fork: Arc<Fork>,
     key: ClientKey,
+            Job::DisconnectInherited { reply, .. } => full(reply),
+            Job::ResumeSchedules { reply, .. } => full(reply),
     caller: Caller,
     quota: Arc<Quota>,
     jobs: Vec<Job>,

@@ -6,15 +6,14 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use parking_lot::{Mutex, RwLock};
-use tine_base::{Env, EnvFile, OpenMode};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use tine_base::{Env, EnvFile, OpenMode, cpu};
 use tine_lanes::{FixedPool, Lanes};
-use tine_module::Instance;
-use tine_store::{ForkId, RecoveryProgress};
+use tine_store::{ForkId, ForkInfo, RecoveryProgress};
 use tine_types::{ConnectionId, Identity};
 
 use crate::client::Actor;
@@ -23,6 +22,8 @@ use crate::code_cache;
 use crate::control::{Control, DatabaseRow};
 use crate::database::Database;
 use crate::handle::ForkHandle;
+use crate::housekeeping::Housekeeping;
+use crate::instances::Instances;
 use crate::metrics::Metrics;
 use crate::module::{ActiveModule, ModuleCache};
 use crate::names::{MAIN, fork_identity, split_address};
@@ -95,6 +96,16 @@ impl Directory {
             self.names.remove(&name);
         }
         self.fork_identities.retain(|_, (database, _)| *database != identity);
+    housekeeping: Housekeeping,
+    }
+}
+
+/// A host that may be gone, for threads that must not keep it.
+pub(crate) struct WeakHost(Weak<Inner>);
+
+impl WeakHost {
+    pub fn upgrade(&self) -> Option<Host> {
+        self.0.upgrade().map(Host)
     }
 }
 
@@ -102,7 +113,7 @@ struct Inner {
     shared: Arc<HostShared>,
     control: Mutex<Control>,
     directory: RwLock<Directory>,
-    /// Held while databases are created or deleted: one at a time.
+    /// Held while databases are created or deleted, and while names of forks change: one at a time.
     changing: Mutex<()>,
     _lock: Box<dyn EnvFile>,
 }
@@ -187,10 +198,9 @@ impl Host {
         host.remove_leftovers(&rows)?;
         for row in rows {
             let path = host.database_directory(row.identity);
+            housekeeping: Housekeeping::default(),
             let database = Database::open(host.shared().clone(), &path, row, progress)?;
-            // Main runs from the start, so that its schedules do; other forks start on their first use.
-            database.fork(ForkId::MAIN)?;
-            host.0.directory.write().add(database);
+            host.enter(database)?;
         }
         host.count();
         Ok(host)
@@ -198,9 +208,32 @@ impl Host {
 
     fn remove_leftovers(&self, rows: &[DatabaseRow]) -> Result<(), HostError> {
         let env = &self.shared().env;
+        host.0.housekeeping.start(&env, WeakHost(Arc::downgrade(&host.0)))?;
         let databases = self.shared().options.directory.join("databases");
         let known: Vec<PathBuf> = rows.iter().map(|row| self.database_directory(row.identity)).collect();
         let io = |source| HostError::Io { action: format!("cleaning {}", databases.display()), source };
+    /// Takes a database in that was just opened. Main runs from the start, and so do forks whose schedules run; the others start on
+    /// their first use.
+    fn enter(&self, database: Arc<Database>) -> Result<(), HostError> {
+        database.drop_staged()?;
+        let main = database.main()?;
+        database.fork(main)?;
+        for fork in database.forks() {
+            if fork.id != main
+                && database.schedules_run(fork.id)?
+                && let Err(error) = database.fork(fork.id)
+            {
+                let address = database.address(&fork.name);
+                tracing::error!(fork = %address, %error, "the fork does not start, so its schedules do not run");
+            }
+            if let Some(micros) = fork.expires_at_micros {
+                self.0.housekeeping.expire_at(micros, database.identity, fork.id);
+            }
+        }
+        self.0.directory.write().add(database);
+        Ok(())
+    }
+
         for path in env.read_dir(&databases).map_err(io)? {
             if !known.contains(&path) {
                 tracing::info!(path = %path.display(), "removing the rest of a database that was not created or deleted to the end");
@@ -305,7 +338,7 @@ impl Host {
         row: DatabaseRow,
         create: impl FnOnce(&Arc<Database>) -> Result<(), HostError>,
     ) -> Result<Arc<Database>, HostError> {
-        let _one_at_a_time = self.0.changing.lock();
+        let _one_at_a_time = self.changing();
         if let Some(name) = &row.name {
             check_name(name)?;
             if self.0.directory.read().names.contains_key(name) {
@@ -332,11 +365,11 @@ impl Host {
     /// [`HostError::NotAuthorized`]; [`HostError::ForksPresent`] unless `with_forks`.
     pub fn delete(&self, address: &str, actor: &Actor, with_forks: bool) -> Result<(), HostError> {
         let (database, fork) = self.locate(address)?;
-        if fork != ForkId::MAIN {
+        if !database.is_main(fork) {
             return self.fork_delete(address, actor);
         }
         self.authorize(&database, actor, "delete database")?;
-        let _one_at_a_time = self.0.changing.lock();
+        let _one_at_a_time = self.changing();
         let others: Vec<String> = fork_names(&database).into_iter().filter(|name| name != MAIN).collect();
         if !others.is_empty() && !with_forks {
             return Err(HostError::ForksPresent(others));
@@ -350,9 +383,25 @@ impl Host {
         self.shared().env.remove_dir_all(&path).map_err(io)
     }
 
-    pub(crate) fn fork_added(&self, database: &Database, fork: ForkId) {
-        let identity = fork_identity(database.identity, fork);
-        self.0.directory.write().fork_identities.insert(identity, (database.identity, fork));
+    /// The right to create or delete databases, or to change names of forks.
+    pub(crate) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.0.changing.lock()
+    }
+
+    pub(crate) fn all_databases(&self) -> Vec<Arc<Database>> {
+        self.0.directory.read().databases.values().cloned().collect()
+    }
+
+    pub(crate) fn database_of(&self, identity: Identity) -> Option<Arc<Database>> {
+        self.0.directory.read().databases.get(&identity).cloned()
+    }
+
+    pub(crate) fn fork_added(&self, database: &Database, fork: &ForkInfo) {
+        let identity = fork_identity(database.identity, fork.id);
+        self.0.directory.write().fork_identities.insert(identity, (database.identity, fork.id));
+        if let Some(micros) = fork.expires_at_micros {
+            self.0.housekeeping.expire_at(micros, database.identity, fork.id);
+        }
         self.count();
     }
 
@@ -374,7 +423,7 @@ impl Host {
     /// The first store that could not be closed; the others are closed all the same.
     pub fn shutdown(&self) -> Result<(), HostError> {
         self.shared().scheduler.stop();
-        let databases: Vec<_> = self.0.directory.read().databases.values().cloned().collect();
+        let databases = self.all_databases();
         let mut result = Ok(());
         for database in databases {
             result = result.and(database.close());
@@ -383,6 +432,7 @@ impl Host {
         self.shared().lane_threads.stop();
         result.and(self.0.control.lock().close())
     }
+        self.0.housekeeping.stop();
 }
 
 fn describe(database: &Database) -> DatabaseInfo {
@@ -396,9 +446,7 @@ fn describe(database: &Database) -> DatabaseInfo {
 }
 
 fn fork_names(database: &Database) -> Vec<String> {
-    let mut forks = database.store.forks();
-    forks.sort_by_key(|fork| fork.id);
-    forks.into_iter().map(|fork| fork.name).collect()
+    database.forks().into_iter().map(|fork| fork.name).collect()
 }
 
 fn check_version(env: &dyn Env, directory: &Path) -> Result<(), HostError> {

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tine_lanes::{Class, Quota};
 use tine_query::Caller;
-use tine_store::{Durability as ForkDurability, ForkInfo, ForkOptions};
+use tine_store::{Durability as ForkDurability, ForkOptions};
 use tine_types::ConnectionId;
 use tine_types::protocol::{ClientMessage, ServerMessage};
 
 use crate::client::{CallArguments, CallReturn, ClientInfo, ClientSink, CloseReason, ReplyTo, Requester, SqlRows};
 use crate::clients::ClientKey;
 use crate::procedures::{ProcedureReply, ProcedureTask};
+use crate::forks::ForkMade;
 use crate::publish::PublishJob;
 use crate::record::CallKind;
 use crate::scheduler::ScheduledEntry;
@@ -59,7 +60,18 @@ pub(crate) enum Job {
     },
     CreateFork {
         options: ForkOptions,
-        reply: ReplyTo<Result<ForkInfo, HostError>>,
+        /// Whether the reply lists the connected clients.
+        clients: bool,
+        reply: ReplyTo<Result<ForkMade, HostError>>,
+    },
+    /// Runs the disconnect hook for clients that were connected to the fork this one was made from.
+    DisconnectInherited {
+        clients: Vec<Arc<ClientInfo>>,
+        reply: ReplyTo<()>,
+    },
+    ResumeSchedules {
+        actor: Requester,
+        reply: ReplyTo<Result<(), HostError>>,
     },
     Publish {
         job: Box<PublishJob>,
@@ -124,6 +136,8 @@ impl Job {
             Job::Client { .. } | Job::Query { .. } | Job::Disconnect { .. } | Job::Scheduled { .. } => {}
         }
     }
+            Job::DisconnectInherited { reply, .. } => gone(reply),
+            Job::ResumeSchedules { reply, .. } => gone(reply),
 }
 
 impl ForkWorker {
@@ -136,9 +150,19 @@ impl ForkWorker {
             Job::Call { requester, function, arguments, reply, .. } => {
                 self.call(requester, &function, arguments, reply);
             }
-            Job::CreateFork { options, reply } => {
+            Job::CreateFork { options, clients, reply } => {
                 let started = Instant::now();
-                let result = self.create_fork(options);
+                let result = self.create_fork(options, clients);
+                self.reply(reply, Ok(result), started.elapsed());
+            }
+            Job::DisconnectInherited { clients, reply } => {
+                let started = Instant::now();
+                self.disconnect_inherited(&clients);
+                self.reply(reply, Ok(()), started.elapsed());
+            }
+            Job::ResumeSchedules { actor, reply } => {
+                let started = Instant::now();
+                let result = self.resume_schedules(&actor);
                 self.reply(reply, Ok(result), started.elapsed());
             }
             Job::Publish { job, reply } => {
@@ -328,14 +352,26 @@ impl ForkWorker {
         self.fork.host.procedures.submit(task);
     }
 
-    fn create_fork(&mut self, options: ForkOptions) -> Result<ForkInfo, HostError> {
+    fn create_fork(&mut self, options: ForkOptions, clients: bool) -> Result<ForkMade, HostError> {
         self.tables_mut().writer_mut().publish();
         let durable = options.durability == ForkDurability::Durable;
         let (info, ticket) = self.fork.store.fork(self.fork.id, options)?;
         if durable {
             self.note_durable(ticket);
         }
-        Ok(info)
+        let clients = if clients { self.clients.accepted() } else { Vec::new() };
+        Ok(ForkMade { info, clients })
+    }
+
+    /// The clients have no connection here, so only the hook hears of them.
+    fn disconnect_inherited(&mut self, clients: &[Arc<ClientInfo>]) {
+        let hook = self.module.disconnected.clone();
+        for client in clients {
+            let connection = Some(client.connection_id);
+            let session = self.open_session(client.identity, connection, client.jwt_payload.as_deref());
+            // As for a client that goes: what its hook had to say is in the module's log.
+            let _ = self.lifecycle(hook.as_deref(), &requester_of(client), connection, session);
+        }
     }
 }
 

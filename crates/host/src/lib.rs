@@ -15,8 +15,11 @@ mod database;
 mod error;
 mod fork;
 mod handle;
+mod forks;
 mod host;
 mod jobs;
+mod housekeeping;
+mod instances;
 mod logs;
 mod meta;
 mod metrics;
@@ -24,13 +27,15 @@ mod module;
 mod names;
 mod options;
 mod procedures;
+mod plan;
 mod publish;
 mod reads;
 mod record;
 mod scheduler;
 mod worker;
 
-pub use admin::{ForkParent, ForkRequest, ForkSummary, Published};
+pub use admin::{PublishRequest, Published};
+pub use cancel::CallGuard;
 pub use client::{
     Actor, CallArguments, CallReturn, ClientInfo, ClientSink, CloseReason, Delivery, Durability, Reply, ReplyTo,
     Requester, SqlRows,
@@ -38,6 +43,7 @@ pub use client::{
 pub use control::{RecordedDatabase, recorded_databases};
 pub use error::{CallFailure, HostError};
 pub use handle::{Connection, ForkHandle};
+pub use forks::{ForkMade, ForkParent, ForkRequest, ForkSummary, ResetRequest};
 pub use host::{DIRECTORY_VERSION, DatabaseInfo, Host};
 pub use logs::{LogLevel, LogRecord, ModuleLog};
 pub use metrics::{Counter, Gauge, Metrics};
@@ -45,4 +51,7 @@ pub use module::ActiveModule;
 pub use names::{MAIN, check_name, split_address};
 pub use options::HostOptions;
 pub use record::{CallKind, CallRecord, Record};
-pub use tine_store::{DurableTicket, Lsn, RecoveryProgress};
+pub use plan::{PlanStep, PublishPlan, UpdatePlan};
+pub use publish::ClientPolicy;
+pub use tine_lanes::{CounterValues as LaneCounters, Sabotage};
+pub use tine_store::{DurableTicket, Lsn, RecoveryProgress, VersionAt};

@@ -32,19 +32,30 @@ impl Meta {
         let Some(program) = row(PROGRAM)? else { return Ok(None) };
         let schema = row(SCHEMA)?.ok_or(HostError::Damaged("schema"))?;
         let schema = DatabaseSchema::decode(&schema).map_err(|_| HostError::Damaged("schema"))?;
-        let run_on = row(SCHEDULES_RUN_ON)?.ok_or(HostError::Damaged("schedule state"))?;
-        let run_on = u64::from_le_bytes(run_on.try_into().map_err(|_| HostError::Damaged("schedule state"))?);
-        Ok(Some(Meta { program, schema: Arc::new(schema), schedules_run_on: ForkId::new(run_on) }))
+        let schedules_run_on = Meta::read_schedules_run_on(version)?.ok_or(HostError::Damaged("schedule state"))?;
+        Ok(Some(Meta { program, schema: Arc::new(schema), schedules_run_on }))
+    }
+
+    /// On which fork the schedules of a version run; `None` before the first publish.
+    pub fn read_schedules_run_on(version: &impl Read) -> Result<Option<ForkId>, HostError> {
+        let value = version.get(META, SCHEDULES_RUN_ON).map_err(|fault| HostError::Table(fault.into()))?;
+        let Some(value) = value else { return Ok(None) };
+        let number = value.as_slice().try_into().map_err(|_| HostError::Damaged("schedule state"))?;
+        Ok(Some(ForkId::new(u64::from_le_bytes(number))))
+    }
+
+    /// Has the schedules run on a fork, in the open transaction of `writer`.
+    pub fn write_schedules_run_on(writer: &mut Writer, fork: ForkId) -> Result<(), HostError> {
+        let put = writer.put(META, SCHEDULES_RUN_ON, &fork.get().to_le_bytes());
+        put.map(drop).map_err(|error| HostError::Table(error.into()))
     }
 
     /// Writes the rows into the open transaction of `writer`.
     pub fn write(&self, writer: &mut Writer) -> Result<(), HostError> {
-        let run_on = self.schedules_run_on.get().to_le_bytes();
-        let rows: [(&[u8], &[u8]); 3] =
-            [(PROGRAM, &self.program), (SCHEMA, &self.schema.encode()), (SCHEDULES_RUN_ON, &run_on)];
+        let rows: [(&[u8], &[u8]); 2] = [(PROGRAM, &self.program), (SCHEMA, &self.schema.encode())];
         for (key, value) in rows {
             writer.put(META, key, value).map_err(|error| HostError::Table(error.into()))?;
         }
-        Ok(())
+        Meta::write_schedules_run_on(writer, self.schedules_run_on)
     }
 }

@@ -86,3 +86,4 @@ metrics! {
     Gauge databases, "tine_databases", "Databases.";
     Gauge forks, "tine_forks", "Forks of all databases, main included.";
 }
+    Counter forks_expired, "tine_forks_expired_total", "Forks deleted because their time was over.";

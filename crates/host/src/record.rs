@@ -24,16 +24,19 @@ pub enum CallKind {
     Publish,
     /// A schedule's own bookkeeping: the removal of a one-shot row.
     ScheduleDone,
+    /// The schedules of a fork were allowed to run.
+    SchedulesResumed,
 }
 
 impl CallKind {
-    const ALL: [CallKind; 6] = [
+    const ALL: [CallKind; 7] = [
         CallKind::Reducer,
         CallKind::Lifecycle,
         CallKind::Scheduled,
         CallKind::Procedure,
         CallKind::Publish,
         CallKind::ScheduleDone,
+        CallKind::SchedulesResumed,
     ];
 }
 

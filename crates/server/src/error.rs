@@ -3,7 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tine_host::{CallFailure, HostError};
-use tine_store::{ForkError, StoreError};
+use tine_store::{ForkError, HistoryError, StoreError};
 
 use crate::auth::{AuthError, KeyError};
 
@@ -90,8 +90,6 @@ pub(crate) enum RequestError {
     Call(#[from] CallFailure),
     #[error("{0}")]
     Statement(CallFailure),
-    #[error("clear=true is not supported: delete the database and publish it again")]
-    ClearUnsupported,
     #[error("WebAssembly modules are not supported: publish TypeScript or JavaScript")]
     WasmUnsupported,
     #[error("`{0}` is a lifecycle hook: the server calls it, clients cannot")]
@@ -107,7 +105,9 @@ pub(crate) enum RequestError {
 /// The two sentences tools recognise.
 fn refused_publish(error: &HostError) -> String {
     match error {
-        HostError::Schema(_) => format!("Database update rejected: {error}"),
+        HostError::Schema(_) | HostError::Migrate(_) | HostError::BreaksClients(_) | HostError::PlanOutdated => {
+            format!("Database update rejected: {error}")
+        }
         HostError::Compile(_) | HostError::Load(_) | HostError::InitFailed(_) | HostError::BadProgram(_) => {
             format!("Failed to create or update the database: {error}")
         }
@@ -135,7 +135,6 @@ impl RequestError {
             RequestError::MethodNotAllowed(_) => "TN0732",
             RequestError::OtherIdentity(_) => "TN0733",
             RequestError::Dropped => "TN0734",
-            RequestError::ClearUnsupported => "TN0735",
             RequestError::WasmUnsupported => "TN0736",
             RequestError::StatementTooLong(_) => "TN0737",
             RequestError::LifecycleHook(_) => "TN0738",
@@ -156,7 +155,6 @@ impl RequestError {
             | RequestError::BadBody(_)
             | RequestError::ContentTypeMissing(_)
             | RequestError::OtherIdentity(_)
-            | RequestError::ClearUnsupported
             | RequestError::WasmUnsupported
             | RequestError::StatementTooLong(_)
             | RequestError::LifecycleHook(_) => StatusCode::BAD_REQUEST,
@@ -228,15 +226,29 @@ fn host_status(error: &HostError) -> StatusCode {
         | HostError::Load(_)
         | HostError::Schema(_)
         | HostError::InitFailed(_)
+        HostError::NotRetained { .. } => StatusCode::GONE,
         | HostError::BadProgram(_)
         | HostError::MainFork(_)
         | HostError::NeverConfirmed
         | HostError::Query(_) => StatusCode::BAD_REQUEST,
-        HostError::Closed | HostError::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
-        HostError::Store(error) | HostError::Fork(ForkError::Store(error)) => store_status(error),
+        HostError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        HostError::Overloaded(_) => StatusCode::TOO_MANY_REQUESTS,
+        HostError::Store(error)
+        | HostError::Fork(ForkError::Store(error))
+        | HostError::History(HistoryError::Store(error)) => store_status(error),
         HostError::Call(failure) => call_status(failure),
         HostError::Fork(ForkError::NameTaken(_)) => StatusCode::CONFLICT,
         // Whatever else the store refuses was asked for wrongly.
+        | HostError::Migrate(_)
+        | HostError::BreaksClients(_)
+        | HostError::PlanOutdated
+        | HostError::BeforeFirstModule(_)
+        | HostError::NoSuchVersion { .. }
+        | HostError::InFuture(_)
+        | HostError::ClientsUnknown
+        | HostError::BadLifetime(_)
+        | HostError::NoVersion
+        | HostError::NeverDurable
         HostError::Fork(_) => StatusCode::BAD_REQUEST,
         HostError::DirectoryInUse(_)
         | HostError::WrongVersion { .. }

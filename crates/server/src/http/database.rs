@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tine_host::{DatabaseInfo, HostError, Published};
+use tine_host::{ClientPolicy, DatabaseInfo, HostError, PublishPlan, PublishRequest, Published};
 use tine_module::SourceBundle;
 use tine_types::Identity;
 
@@ -50,16 +50,97 @@ async fn publish_to(
     body: Body,
 ) -> Result<Response, RequestError> {
     let parameters = Parameters::parse(query.as_deref().unwrap_or(""))?;
-    if parameters.boolean("clear")? == Some(true) {
-        return Err(RequestError::ClearUnsupported);
-    }
-    let kind = ProgramKind::find(content_type(&headers).as_deref(), parameters.get("host_type"))?;
-    let body = read_body(&headers, body, shared.limits.publish_bytes_max).await?;
-    let program = kind.program(body)?;
+    let clear = parameters.boolean("clear")?.unwrap_or(false);
+    let policy = client_policy(&parameters)?;
+    let program = read_program(&shared, &parameters, &headers, body).await?;
     let actor = identified.actor();
+    let request = PublishRequest { program, clear, policy };
     let published = shared
-        .blocking(move |host| host.publish(name.as_deref(), &actor, program).map_err(RequestError::Publish))
+        .blocking(move |host| host.publish(name.as_deref(), &actor, request).map_err(RequestError::Publish))
         .await?;
+    Ok(super::json(StatusCode::OK, &published_json(&published)))
+}
+
+async fn read_program(
+    shared: &Shared,
+    parameters: &Parameters,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Vec<u8>, RequestError> {
+    let kind = ProgramKind::find(content_type(headers).as_deref(), parameters.get("host_type"))?;
+    kind.program(read_body(headers, body, shared.limits.publish_bytes_max).await?)
+}
+
+/// What may happen to clients: `policy` as in the peer's tools, with the token of the plan for the one that breaks them.
+fn client_policy(parameters: &Parameters) -> Result<ClientPolicy, RequestError> {
+    match (parameters.get("policy"), parameters.get("token")) {
+        (None | Some("Compatible"), _) => Ok(ClientPolicy::Compatible),
+        (Some("BreakClients"), Some(token)) => Ok(ClientPolicy::BreakClients { token: token.to_owned() }),
+        (Some("BreakClients"), None) => {
+            Err(RequestError::BadParameter { name: "token", expected: "the token of the plan, from pre_publish" })
+        }
+        (Some(_), _) => Err(RequestError::BadParameter { name: "policy", expected: "Compatible or BreakClients" }),
+    }
+}
+
+/// `POST /v1/database/:name/pre_publish`: what publishing the module would do. Beside the peer's fields the plan has its steps.
+pub(crate) async fn pre_publish(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    Extension(identified): Who,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, RequestError> {
+    let parameters = Parameters::parse(query.as_deref().unwrap_or(""))?;
+    let colored = match parameters.get("style") {
+        None | Some("NoColor") => false,
+        Some("AnsiColor") => true,
+        Some(_) => return Err(RequestError::BadParameter { name: "style", expected: "NoColor or AnsiColor" }),
+    };
+    let program = read_program(&shared, &parameters, &headers, body).await?;
+    let actor = identified.actor();
+    let plan =
+        shared.blocking(move |host| host.plan(&name, &actor, &program).map_err(RequestError::Publish)).await?;
+    let text = plan.render(colored);
+    let value = match &plan {
+        PublishPlan::Update(plan) => json!({ "AutoMigrate": {
+            "migrate_plan": text,
+            "break_clients": plan.breaks_clients(),
+            "token": plan.token,
+            "major_version_upgrade": false,
+            "steps": plan.steps.iter().map(|step| json!({
+                "text": step.to_string(),
+                "break_clients": step.breaks_clients(),
+            })).collect::<Vec<_>>(),
+        } }),
+        PublishPlan::Incompatible(changes) => json!({ "ManualMigrate": {
+            "reason": text,
+            "major_version_upgrade": false,
+            "changes": changes.iter().map(|change| json!({
+                "text": change.to_string(),
+                "advice": change.advice(),
+            })).collect::<Vec<_>>(),
+        } }),
+    };
+    Ok(super::json(StatusCode::OK, &value))
+}
+
+/// `PUT /v1/database/:name/reset`: starts over without data, with the module of the body or, if that is empty, the present one.
+pub(crate) async fn reset(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    Extension(identified): Who,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, RequestError> {
+    let parameters = Parameters::parse(query.as_deref().unwrap_or(""))?;
+    let program = read_program(&shared, &parameters, &headers, body).await?;
+    let program = if program.is_empty() { None } else { Some(program) };
+    let actor = identified.actor();
+    let published =
+        shared.blocking(move |host| host.reset(&name, &actor, program).map_err(RequestError::Publish)).await?;
     Ok(super::json(StatusCode::OK, &published_json(&published)))
 }
 

@@ -19,7 +19,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, get, post, put};
 use axum::{Extension, Router};
 use bytes::Bytes;
 use tine_host::{Actor, Durability, Requester};
@@ -57,6 +57,10 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/database/{name}/logs", get(logs::logs))
         .route("/v1/database/{name}/forks", get(forks::list).post(forks::create))
         .route("/v1/database/{name}/forks/{fork}", get(forks::show).patch(forks::rename).delete(forks::delete))
+        .route("/v1/database/{name}/forks/{fork}/reset", post(forks::reset))
+        .route("/v1/database/{name}/forks/{fork}/resume", post(forks::resume))
+        .route("/v1/database/{name}/pre_publish", post(database::pre_publish))
+        .route("/v1/database/{name}/reset", put(database::reset))
         .route("/v1/database/{name}/unstable/timestamp", get(system::timestamp))
         .route_layer(middleware::from_fn_with_state(shared.clone(), identify));
     let others = Router::new()

@@ -16,7 +16,8 @@ use ureq::http::{HeaderMap, Method, Request, Response};
 
 use self::reply::Reply;
 pub use self::reply::{
-    Called, ChangedRows, Database, ERROR_CODE_HEADER, Fork, ForkOrigin, IdentityToken, LogRecord, Published, SqlResult,
+    Called, ChangedRows, Database, ERROR_CODE_HEADER, Fork, ForkOrigin, IdentityToken, LogRecord, PublishPlan,
+    Published, SqlResult,
 };
 use crate::{
     address::{ServerAddress, encode_segment},
@@ -52,10 +53,45 @@ pub struct HttpClient {
 }
 
 /// How to publish.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PublishOptions {
-    /// Delete all data of the database first.
+    /// Start over without the data that is there.
     pub clear: bool,
+    /// The token of a plan ([`HttpClient::pre_publish`]) that breaks connected clients, which are then disconnected.
+    pub break_clients: Option<String>,
+}
+
+/// An older version of a fork.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForkPoint {
+    /// By its number.
+    Lsn(u64),
+    /// The last one at or before a time, written as in RFC 3339.
+    Time(String),
+}
+
+impl ForkPoint {
+    fn to_json(&self) -> Value {
+        match self {
+            ForkPoint::Lsn(lsn) => json!(lsn),
+            ForkPoint::Time(time) => json!(time),
+        }
+    }
+}
+
+/// How to make a fork.
+#[derive(Clone, Debug, Default)]
+pub struct ForkOptions {
+    /// Never on disk, and gone when the server ends.
+    pub ephemeral: bool,
+    /// The version it starts from; the newest without.
+    pub at: Option<ForkPoint>,
+    /// How long it lives; for ever without.
+    pub ttl: Option<Duration>,
+    /// Whether its schedules run.
+    pub resume_schedules: bool,
+    /// Whether the module hears on the fork that the parent's clients have gone.
+    pub disconnect_clients: bool,
 }
 
 impl HttpClient {
@@ -140,7 +176,36 @@ impl HttpClient {
         if options.clear {
             path.push_str("?clear=true");
         }
+        if let Some(token) = &options.break_clients {
+            path.push(if options.clear { '&' } else { '?' });
+            path.push_str(&format!("policy=BreakClients&token={}", encode_segment(token)));
+        }
         self.send(method, &path, Some((content_type, program)))?.success()?.published()
+    }
+
+    /// What publishing a program to a database or fork would do. Changes nothing.
+    ///
+    /// # Errors
+    /// 404 when there is no such database; 400 or 500 when the program is not a module.
+    pub fn pre_publish(
+        &self,
+        database: &str,
+        content_type: &str,
+        program: Vec<u8>,
+        colored: bool,
+    ) -> Result<PublishPlan, ClientError> {
+        let style = if colored { "AnsiColor" } else { "NoColor" };
+        let path = database_path(database, &format!("/pre_publish?style={style}"));
+        self.send(Method::POST, &path, Some((content_type, program)))?.success()?.plan()
+    }
+
+    /// Starts a database or fork over, without data, with the module it has.
+    ///
+    /// # Errors
+    /// 404 when there is no such database, 403 when it is somebody else's.
+    pub fn reset(&self, database: &str) -> Result<Published, ClientError> {
+        let body = Some((CONTENT_TYPE_SOURCE, Vec::new()));
+        self.send(Method::PUT, &database_path(database, "/reset"), body)?.success()?.published()
     }
 
     /// Calls a reducer or procedure. `arguments` is an array, or an object by parameter name.
@@ -247,8 +312,48 @@ impl HttpClient {
     /// # Errors
     /// 404 without such a parent, 409 when the name is taken, 403 when it is somebody else's.
     pub fn create_fork(&self, parent: &str, name: &str, ephemeral: bool) -> Result<Fork, ClientError> {
-        let body = json!({ "name": name, "ephemeral": ephemeral }).to_string().into_bytes();
-        self.send(Method::POST, &database_path(parent, "/forks"), Some(("application/json", body)))?.success()?.json()
+        self.create_fork_with(parent, name, &ForkOptions { ephemeral, ..ForkOptions::default() })
+    }
+
+    /// Makes a fork as `options` say.
+    ///
+    /// # Errors
+    /// As for [`HttpClient::create_fork`]; 410 when the version is not retained any more, 400 when it is not there yet.
+    pub fn create_fork_with(&self, parent: &str, name: &str, options: &ForkOptions) -> Result<Fork, ClientError> {
+        let body = json!({
+            "name": name,
+            "ephemeral": options.ephemeral,
+            "at": options.at.as_ref().map(ForkPoint::to_json),
+            "ttl_ms": options.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            "resume_schedules": options.resume_schedules,
+            "disconnect_clients": options.disconnect_clients,
+        });
+        let body = Some(("application/json", body.to_string().into_bytes()));
+        self.send(Method::POST, &database_path(parent, "/forks"), body)?.success()?.json()
+    }
+
+    /// Moves a fork's name to a new fork: of the version `at` of itself or of the fork `from`, whose newest it is without.
+    ///
+    /// # Errors
+    /// As for [`HttpClient::create_fork_with`].
+    pub fn reset_fork(
+        &self,
+        database: &str,
+        fork: &str,
+        from: Option<&str>,
+        at: Option<&ForkPoint>,
+    ) -> Result<Fork, ClientError> {
+        let body = json!({ "from": from, "at": at.map(ForkPoint::to_json) }).to_string().into_bytes();
+        let path = format!("{}/reset", fork_path(database, fork));
+        self.send(Method::POST, &path, Some(("application/json", body)))?.success()?.json()
+    }
+
+    /// Lets the schedules of a fork run.
+    ///
+    /// # Errors
+    /// 404 when there is no such fork, 403 when it is somebody else's.
+    pub fn resume_fork(&self, database: &str, fork: &str) -> Result<Fork, ClientError> {
+        self.send(Method::POST, &format!("{}/resume", fork_path(database, fork)), None)?.success()?.json()
     }
 
     /// The forks of a database, `main` first.

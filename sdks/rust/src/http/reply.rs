@@ -28,6 +28,29 @@ pub struct Published {
     pub created: bool,
 }
 
+/// What publishing a program would do.
+#[derive(Clone, Debug)]
+pub enum PublishPlan {
+    /// The data is kept.
+    Update {
+        /// The plan in words.
+        text: String,
+        /// Whether connected clients are disconnected.
+        breaks_clients: bool,
+        /// What agrees to that; see [`super::PublishOptions::break_clients`].
+        token: String,
+        /// The changes as the server lists them: objects with `text` and `break_clients`.
+        steps: Value,
+    },
+    /// The data does not fit.
+    Incompatible {
+        /// Why, in words.
+        text: String,
+        /// The reasons as the server lists them: objects with `text` and `advice`.
+        changes: Value,
+    },
+}
+
 /// What a call over HTTP brought back.
 #[derive(Clone, Debug)]
 pub struct Called {
@@ -109,6 +132,18 @@ pub struct Fork {
     /// When it was made, as the server writes it.
     #[serde(default)]
     pub created_at: Value,
+    /// When it is deleted, in microseconds since the Unix epoch.
+    #[serde(default)]
+    pub expires_at: Option<i64>,
+    /// The oldest LSN that forks can be made from.
+    #[serde(default)]
+    pub oldest: u64,
+    /// Whether its schedules run.
+    #[serde(default)]
+    pub schedules_run: bool,
+    /// Its parent, its parent's parent and so on; only where one fork was asked for.
+    #[serde(default)]
+    pub lineage: Vec<ForkOrigin>,
 }
 
 /// Where a fork began.
@@ -174,6 +209,24 @@ impl Reply {
             database_identity: identity.ok_or_else(|| self.misunderstood("no `database_identity` in it"))?,
             name: success.get("domain").and_then(option_string),
             created: success.get("op").and_then(Value::as_str) == Some("created"),
+        })
+    }
+
+    /// What `POST /v1/database/:name/pre_publish` answers.
+    pub fn plan(&self) -> Result<PublishPlan, ClientError> {
+        let value: Value = self.json()?;
+        let text = |plan: &Value, field: &str| plan.get(field).and_then(Value::as_str).map(str::to_owned);
+        let list = |plan: &Value, field: &str| plan.get(field).cloned().unwrap_or_default();
+        if let Some(plan) = value.get("ManualMigrate") {
+            let reason = text(plan, "reason").ok_or_else(|| self.misunderstood("no `reason` in it"))?;
+            return Ok(PublishPlan::Incompatible { text: reason, changes: list(plan, "changes") });
+        }
+        let plan = value.get("AutoMigrate").ok_or_else(|| self.misunderstood("no plan in it"))?;
+        Ok(PublishPlan::Update {
+            text: text(plan, "migrate_plan").ok_or_else(|| self.misunderstood("no `migrate_plan` in it"))?,
+            breaks_clients: plan.get("break_clients").and_then(Value::as_bool).unwrap_or(false),
+            token: text(plan, "token").ok_or_else(|| self.misunderstood("no `token` in it"))?,
+            steps: list(plan, "steps"),
         })
     }
 
