@@ -214,7 +214,10 @@ mod tests {
     }
 
     fn map_of(json: &str) -> SourceMap {
-        let text = format!("code();\n{COMMENT}data:application/json;charset=utf-8;base64,{}\n", encode_base64(json.as_bytes()));
+        let text = format!(
+            "code();\n{COMMENT}data:application/json;charset=utf-8;base64,{}\n",
+            encode_base64(json.as_bytes())
+        );
         let (code, url) = split(&text);
         assert_eq!(&text[..code], "code();\n");
         SourceMap::new(text.as_str().into(), url.expect("a comment"))

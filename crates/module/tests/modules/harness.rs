@@ -31,10 +31,21 @@ pub fn limits() -> Limits {
 pub struct TestHost {
     pub tables: TableWriter,
     pub in_transaction: bool,
+    /// Refuse to begin and end transactions, as the host of a reducer does.
+    pub is_reducer: bool,
     pub log: Vec<LogEntry>,
     pub transactions: u32,
     pub commits_to_refuse: u32,
     pub now_micros: i64,
+}
+
+impl TestHost {
+    fn check_procedure(&self) -> Result<(), SyscallError> {
+        if self.in_transaction && !self.is_reducer {
+            return Ok(());
+        }
+        Err(SyscallError::new(SyscallError::TRANSACTION_NOT_ANONYMOUS, "no transaction of a procedure is open"))
+    }
 }
 
 impl CallHost for TestHost {
@@ -57,6 +68,7 @@ impl CallHost for TestHost {
     }
 
     fn commit_transaction(&mut self) -> Result<(), SyscallError> {
+        self.check_procedure()?;
         assert!(std::mem::take(&mut self.in_transaction), "no transaction");
         if self.commits_to_refuse > 0 {
             self.commits_to_refuse -= 1;
@@ -68,6 +80,7 @@ impl CallHost for TestHost {
     }
 
     fn abort_transaction(&mut self) -> Result<(), SyscallError> {
+        self.check_procedure()?;
         assert!(std::mem::take(&mut self.in_transaction), "no transaction");
         self.tables.rollback();
         Ok(())
@@ -116,6 +129,7 @@ impl Fixture {
         let host = TestHost {
             tables,
             in_transaction: false,
+            is_reducer: false,
             log: Vec::new(),
             transactions: 0,
             commits_to_refuse: 0,

@@ -1,5 +1,6 @@
 //! Real modules against real tables on a store in a temporary directory.
 
+mod bundles;
 mod definition;
 mod determinism;
 mod errors;

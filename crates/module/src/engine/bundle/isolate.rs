@@ -1,6 +1,6 @@
 //! Running an instance of a bundle: loading it into a runtime, and calls.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -260,17 +260,20 @@ fn drain_jobs(cx: Cx<'_>, program: &Program) -> Result<(), CallError> {
     Ok(())
 }
 
+/// Who calls, over which connection.
+type Caller = (Identity, Option<ConnectionId>);
+
 /// The numbers of the callers seen last. A number of 256 bits takes longer to make than most calls take to prepare.
 struct Callers {
     /// A JavaScript array: sender and connection of each caller, one behind the other.
     numbers: Root,
-    places: std::cell::RefCell<HashMap<(Identity, Option<ConnectionId>), u32>>,
+    places: RefCell<HashMap<Caller, u32>>,
     /// Who is at which place.
-    keys: std::cell::RefCell<Vec<(Identity, Option<ConnectionId>)>>,
+    keys: RefCell<Vec<Caller>>,
     /// The place that is taken over next once all are taken.
     next: Cell<u32>,
     /// The last caller's place: most callers call more than once.
-    last: Cell<Option<((Identity, Option<ConnectionId>), u32)>>,
+    last: Cell<Option<(Caller, u32)>>,
 }
 
 impl Callers {
@@ -305,7 +308,7 @@ impl Callers {
         Ok((numbers.get_index(2 * place)?, numbers.get_index(2 * place + 1)?))
     }
 
-    fn add(&self, cx: Cx<'_>, key: (Identity, Option<ConnectionId>)) -> JsResult<u32> {
+    fn add(&self, cx: Cx<'_>, key: Caller) -> JsResult<u32> {
         let sender = big_from_text(cx, &format!("0x{}", key.0.to_hex()))?;
         let connection = big_from_text(cx, &format!("0x{:x}", key.1.map_or(0, |id| id.get())))?;
         let (mut keys, mut places) = (self.keys.borrow_mut(), self.places.borrow_mut());
