@@ -30,6 +30,24 @@ pub fn budget() -> CpuBudget {
     combine(affinity_cores(), quota_cores(&membership, Path::new("/sys/fs/cgroup")))
 }
 
+/// Keeps the calling thread on one core of the affinity mask, the `number`-th of them, counted around. Returns whether the kernel
+/// agreed.
+pub fn pin_current_thread(number: usize) -> bool {
+    // SAFETY: an all-zero cpu_set_t is a valid, empty set.
+    let (mut allowed, mut only): (libc::cpu_set_t, libc::cpu_set_t) = unsafe { std::mem::zeroed() };
+    // SAFETY: pointers and sizes describe sets on this stack; 0 names the calling thread.
+    unsafe {
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut allowed) != 0 {
+            return false;
+        }
+        let count = usize::try_from(libc::CPU_COUNT(&allowed)).unwrap_or(0).max(1);
+        let cores = (0..libc::CPU_SETSIZE as usize).filter(|&core| libc::CPU_ISSET(core, &allowed));
+        let Some(core) = cores.skip(number % count).next() else { return false };
+        libc::CPU_SET(core, &mut only);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &only) == 0
+    }
+}
+
 fn combine(affinity_cores: NonZeroUsize, quota_cores: Option<f64>) -> CpuBudget {
     let allowed = quota_cores.map_or(usize::MAX, |quota| quota.ceil() as usize);
     let cores = NonZeroUsize::new(affinity_cores.get().min(allowed)).unwrap_or(NonZeroUsize::MIN);

@@ -9,6 +9,7 @@ use tine_store::DurableTicket;
 use tine_tables::{ChangeSet, DatabaseSchema, TableId, TableRead};
 use tine_types::protocol::{QuerySetUpdate, ServerMessage, TransactionUpdate};
 
+use crate::cancel::Cancellations;
 use crate::client::{ClientInfo, ClientSink, CloseReason, Delivery};
 use crate::metrics::Metrics;
 
@@ -38,6 +39,8 @@ pub(crate) struct Client {
     /// The queries of each live query set, kept to compile them again after a publish.
     pub query_sets: HashMap<u32, Vec<Box<str>>>,
     outgoing: Vec<Delivery>,
+    /// Procedures it waits for.
+    pub procedures: Cancellations,
     /// The connect hook ran and did not refuse.
     pub accepted: bool,
 }
@@ -63,8 +66,16 @@ impl Clients {
         sink: Arc<dyn ClientSink>,
         session: u64,
     ) {
-        let client =
-            Client { info, caller, sink, session, query_sets: HashMap::new(), outgoing: Vec::new(), accepted: false };
+        let client = Client {
+            info,
+            caller,
+            sink,
+            session,
+            query_sets: HashMap::new(),
+            outgoing: Vec::new(),
+            procedures: Cancellations::default(),
+            accepted: false,
+        };
         let previous = self.clients.insert(key, client);
         assert!(previous.is_none(), "client keys are never reused");
     }
@@ -79,7 +90,8 @@ impl Clients {
 
     /// Forgets a client and its query sets.
     pub fn remove(&mut self, key: ClientKey) -> Option<Client> {
-        let client = self.clients.remove(&key)?;
+        let mut client = self.clients.remove(&key)?;
+        client.procedures.cancel();
         for &query_set_id in client.query_sets.keys() {
             self.index.remove(Subscriber { client: key, query_set_id });
         }

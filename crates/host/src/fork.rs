@@ -13,8 +13,11 @@ use tine_types::Identity;
 use tokio::sync::watch;
 
 use crate::HostError;
+use crate::cancel::{Cancellation, Cancellations};
 use crate::client::Durability;
 use crate::host::HostShared;
+use crate::instances::Usage;
+use crate::jobs::Job;
 use crate::logs::{LogLevel, LogRecord, ModuleLog};
 use crate::module::ActiveModule;
 use crate::worker::ForkWorker;
@@ -35,6 +38,10 @@ pub(crate) struct Fork {
     schedules_run_on: AtomicU64,
     /// Counts publishes: schedule entries of an earlier one are stale.
     activation: AtomicU64,
+    /// What this fork's instances take.
+    pub usage: Usage,
+    /// Procedures that run or wait here.
+    procedures: Mutex<Cancellations>,
     /// Idle instances for procedures, bound to this fork; at most one per procedure thread.
     procedure_instances: Mutex<Vec<Instance>>,
     lane: OnceLock<Lane<ForkWorker>>,
@@ -78,6 +85,8 @@ impl Fork {
             module: RwLock::new(parts.module.clone()),
             schedules_run_on: AtomicU64::new(parts.schedules_run_on.get()),
             activation: AtomicU64::new(0),
+            usage: Usage::default(),
+            procedures: Mutex::default(),
             procedure_instances: Mutex::new(Vec::new()),
             lane: OnceLock::new(),
             closed: (Mutex::new(false), Condvar::new()),
@@ -127,8 +136,9 @@ impl Fork {
 
     /// Makes a published module the one that runs here.
     pub fn activate(self: &Arc<Self>, module: Arc<ActiveModule>, tables: &impl TableRead) -> Result<(), HostError> {
+        self.host.instances.prepare(&module);
         *self.module.write() = module;
-        self.procedure_instances.lock().clear();
+        self.drop_procedure_instances();
         self.activation.fetch_add(1, Ordering::AcqRel);
         if self.schedules_run() { self.arm_all_schedules(tables) } else { Ok(()) }
     }
@@ -140,7 +150,13 @@ impl Fork {
     }
 
     pub fn take_procedure_instance(&self, module: &Arc<ActiveModule>) -> Option<Instance> {
-        if Arc::ptr_eq(module, &*self.module.read()) { self.procedure_instances.lock().pop() } else { None }
+        if !Arc::ptr_eq(module, &*self.module.read()) {
+            return None;
+        }
+        let mut instances = self.procedure_instances.lock();
+        let instance = instances.pop();
+        self.weigh_procedures(&instances);
+        instance
     }
 
     pub fn keep_procedure_instance(&self, module: &Arc<ActiveModule>, instance: Instance) {
@@ -150,6 +166,29 @@ impl Fork {
         if Arc::ptr_eq(module, &*current) && instances.len() < self.host.options.procedure_threads {
             instances.push(instance);
         }
+        self.weigh_procedures(&instances);
+    }
+
+    fn weigh_procedures(&self, instances: &[Instance]) {
+        self.usage.set_procedures(instances.iter().map(Instance::memory_bytes).sum());
+    }
+
+    fn drop_procedure_instances(&self) {
+        let dropped = std::mem::take(&mut *self.procedure_instances.lock());
+        self.usage.set_procedures(0);
+        drop(dropped);
+    }
+
+    /// Gives up all instances that do not run, as soon as the lane comes to it.
+    pub fn give_up_instances(&self) {
+        self.drop_procedure_instances();
+        // A closed lane has none.
+        let _ = self.lane().submit_unbounded(Job::DropInstance);
+    }
+
+    /// Counts a procedure among those that end with the fork.
+    pub fn add_procedure(&self, cancellation: &Arc<Cancellation>) {
+        self.procedures.lock().add(cancellation);
     }
 
     pub fn log_entry(&self, function: &str, entry: LogEntry) {
@@ -187,7 +226,9 @@ impl Fork {
     /// Called by the worker when its lane has closed.
     pub fn closed(&self, refusal: Refusal) {
         self.activation.fetch_add(1, Ordering::AcqRel);
-        self.procedure_instances.lock().clear();
+        self.procedures.lock().cancel();
+        self.drop_procedure_instances();
+        self.usage.set_lane(0, 0);
         if refusal == Refusal::Faulted {
             tracing::error!(fork = %self.name(), "a request panicked: the fork's host is dropped and built anew on the next request");
         }

@@ -11,6 +11,7 @@ use tine_types::Identity;
 use tine_types::protocol::ClientMessage;
 use tokio::sync::watch;
 
+use crate::cancel::{CallGuard, Cancellation};
 use crate::client::{
     CallArguments, CallReturn, ClientInfo, ClientSink, Durability, Reply, ReplyTo, Requester, SqlRows,
 };
@@ -102,9 +103,20 @@ impl ForkHandle {
     }
 
     /// Calls a reducer or procedure on behalf of a caller that is no client.
-    pub fn call(&self, requester: Requester, function: &str, arguments: CallArguments, reply: ReplyTo<CallReturn>) {
+    ///
+    /// Short work on an idle fork runs before this returns. The guard tells that somebody waits: keep it until the reply came.
+    pub fn call(
+        &self,
+        requester: Requester,
+        function: &str,
+        arguments: CallArguments,
+        reply: ReplyTo<CallReturn>,
+    ) -> CallGuard {
         let deadline = Instant::now() + LANE_WITHIN;
-        self.submit(Job::Call { requester, function: function.into(), arguments, deadline, reply });
+        let cancellation = Arc::new(Cancellation::default());
+        let guard = CallGuard(cancellation.clone());
+        self.submit(Job::Call { requester, function: function.into(), arguments, deadline, cancellation, reply });
+        guard
     }
 
     /// Runs one SELECT.
@@ -114,13 +126,11 @@ impl ForkHandle {
     }
 
     fn submit(&self, job: Job) {
-        match self.fork.lane().submit(job) {
-            Ok(()) => {}
-            Err(SubmitError::Closed(job)) => job.refuse(),
-            Err(SubmitError::Full(job)) => {
-                self.fork.host.metrics.requests_refused.add(1);
-                job.refuse_overloaded();
-            }
+        let mut jobs = vec![job];
+        if let Err(error) = self.fork.lane().submit_batch(&mut jobs) {
+            let is_full = matches!(error, SubmitError::Full(()));
+            self.fork.host.metrics.requests_refused.add(u64::from(is_full));
+            jobs.into_iter().for_each(if is_full { Job::refuse_overloaded } else { Job::refuse });
         }
     }
 

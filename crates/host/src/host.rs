@@ -22,10 +22,11 @@ use crate::code_cache;
 use crate::control::{Control, DatabaseRow};
 use crate::database::Database;
 use crate::handle::ForkHandle;
+use crate::instances::Instances;
 use crate::housekeeping::Housekeeping;
 use crate::instances::Instances;
 use crate::metrics::Metrics;
-use crate::module::{ActiveModule, ModuleCache};
+use crate::module::ModuleCache;
 use crate::names::{MAIN, fork_identity, split_address};
 use crate::options::HostOptions;
 use crate::procedures::ProcedurePool;
@@ -44,22 +45,13 @@ pub(crate) struct HostShared {
     /// What the lanes of all forks share.
     pub lanes: Arc<Lanes>,
     pub procedures: ProcedurePool,
+    pub instances: Instances,
     pub scheduler: Scheduler,
     pub modules: ModuleCache,
     next_client: AtomicU64,
 }
 
 impl HostShared {
-    /// Builds an instance of a module.
-    pub fn instantiate(&self, module: &ActiveModule) -> Result<Instance, HostError> {
-        let started = Instant::now();
-        let instance = module.compiled.instantiate(&module.schema, &self.options.instance_limits)?;
-        self.metrics.instances_loaded.add(1);
-        self.metrics.instance_load_ns.add_duration(started.elapsed());
-        self.metrics.instance_memory_bytes.set(i64::try_from(instance.memory_bytes()).unwrap_or(i64::MAX));
-        Ok(instance)
-    }
-
     pub fn random_connection_id(&self) -> ConnectionId {
         let mut bytes = [0; 16];
         self.env.random_bytes(&mut bytes);
@@ -168,13 +160,26 @@ impl Host {
         }
         check_version(&*env, &directory)?;
         let metrics = Arc::new(Metrics::default());
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| env.spawn(name, run);
+        let next_core = AtomicUsize::new(0);
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let core = next_core.fetch_add(1, Ordering::Relaxed);
+            let is_pinned = options.pin_lane_threads;
+            let pinned = move || {
+                if is_pinned && !cpu::pin_current_thread(core) {
+                    tracing::warn!(core, "a lane thread cannot be pinned to its core and runs on any");
+                }
+                run();
+            };
+            env.spawn(name, Box::new(pinned))
+        };
         let lane_threads =
             FixedPool::start("tine-lane", options.lane_threads, &spawn).map_err(io("starting lane threads for"))?;
         let lane_threads = Arc::new(lane_threads);
         let lanes = Lanes::new(lane_threads.clone(), options.lane_options());
         let procedures = ProcedurePool::start(&env, options.procedure_threads, metrics.clone())?;
         let scheduler = Scheduler::start(&env)?;
+        let memory_max = options.instances_memory_max;
+        let instances = Instances::start(&env, options.instance_limits.clone(), memory_max, metrics.clone())?;
         let modules = ModuleCache::new(code_cache::open(&env, &directory), metrics.clone());
         let shared = Arc::new(HostShared {
             env: env.clone(),
@@ -183,6 +188,7 @@ impl Host {
             lane_threads,
             lanes,
             procedures,
+            instances,
             scheduler,
             modules,
             next_client: AtomicU64::new(1),
@@ -254,6 +260,11 @@ impl Host {
     /// The metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.shared().metrics
+    }
+
+    /// What the lanes of all forks did, together.
+    pub fn lane_counters(&self) -> tine_lanes::CounterValues {
+        self.shared().lanes.counters().values()
     }
 
     /// Requests waiting on all lanes.

@@ -10,6 +10,7 @@ use tine_store::{Durability as ForkDurability, ForkOptions};
 use tine_types::ConnectionId;
 use tine_types::protocol::{ClientMessage, ServerMessage};
 
+use crate::cancel::Cancellation;
 use crate::client::{CallArguments, CallReturn, ClientInfo, ClientSink, CloseReason, ReplyTo, Requester, SqlRows};
 use crate::clients::ClientKey;
 use crate::procedures::{ProcedureReply, ProcedureTask};
@@ -48,6 +49,7 @@ pub(crate) enum Job {
         function: Box<str>,
         arguments: CallArguments,
         deadline: Instant,
+        cancellation: Arc<Cancellation>,
         reply: ReplyTo<CallReturn>,
     },
     /// A statement; `alone` when the module's hooks write before and after it.
@@ -80,6 +82,8 @@ pub(crate) enum Job {
     Scheduled {
         entry: ScheduledEntry,
     },
+    /// Others need the memory.
+    DropInstance,
 }
 
 /// A request's part of what its connection may have unanswered; given back when the request is done with.
@@ -133,7 +137,8 @@ impl Job {
             Job::Sql { reply, .. } => gone(reply),
             Job::CreateFork { reply, .. } => gone(reply),
             Job::Publish { reply, .. } => gone(reply),
-            Job::Client { .. } | Job::Query { .. } | Job::Disconnect { .. } | Job::Scheduled { .. } => {}
+            Job::Client { .. } | Job::Query { .. } | Job::Disconnect { .. } => {}
+            Job::Scheduled { .. } | Job::DropInstance => {}
         }
     }
             Job::DisconnectInherited { reply, .. } => gone(reply),
@@ -147,8 +152,8 @@ impl ForkWorker {
             Job::Query { .. } | Job::Sql { .. } => self.read_alone(job),
             Job::Connect { key, info, sink } => self.connect(key, info, sink),
             Job::Disconnect { key } => self.disconnect(key),
-            Job::Call { requester, function, arguments, reply, .. } => {
-                self.call(requester, &function, arguments, reply);
+            Job::Call { requester, function, arguments, cancellation, reply, .. } => {
+                self.call(requester, &function, arguments, cancellation, reply);
             }
             Job::CreateFork { options, clients, reply } => {
                 let started = Instant::now();
@@ -171,6 +176,7 @@ impl ForkWorker {
                 self.reply(reply, Ok(result), started.elapsed());
             }
             Job::Scheduled { entry } => self.run_scheduled(entry),
+            Job::DropInstance => self.drop_instance(),
         }
     }
 
@@ -272,7 +278,14 @@ impl ForkWorker {
         result
     }
 
-    fn call(&mut self, requester: Requester, name: &str, arguments: CallArguments, reply: ReplyTo<CallReturn>) {
+    fn call(
+        &mut self,
+        requester: Requester,
+        name: &str,
+        arguments: CallArguments,
+        cancellation: Arc<Cancellation>,
+        reply: ReplyTo<CallReturn>,
+    ) {
         let started = Instant::now();
         let module = self.module.clone();
         if let Some(function) = module.reducers.get(name).filter(|function| function.callable) {
@@ -303,7 +316,7 @@ impl ForkWorker {
         match self.encode_arguments(arguments, &function.parameters) {
             Ok(arguments) => {
                 let reply = ProcedureReply::Requester(reply);
-                self.start_procedure(function.clone(), requester, None, arguments, reply);
+                self.start_procedure(function.clone(), requester, None, arguments, cancellation, reply);
             }
             Err(failure) => self.reply(reply, Err(failure), started.elapsed()),
         }
@@ -315,7 +328,13 @@ impl ForkWorker {
         let connection = Some(client.info.connection_id);
         let reply = ProcedureReply::Client { sink, request_id };
         match self.module.procedures.get(name).filter(|function| function.callable).cloned() {
-            Some(function) => self.start_procedure(function, requester, connection, arguments, reply),
+            Some(function) => {
+                let cancellation = Arc::new(Cancellation::default());
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.procedures.add(&cancellation);
+                }
+                self.start_procedure(function, requester, connection, arguments, cancellation, reply);
+            }
             None => {
                 let timestamp = self.next_timestamp(i64::MIN);
                 let failure = CallFailure::Failed {
@@ -333,8 +352,10 @@ impl ForkWorker {
         requester: Requester,
         connection: Option<ConnectionId>,
         arguments: Bytes,
+        cancellation: Arc<Cancellation>,
         reply: ProcedureReply,
     ) {
+        self.fork.add_procedure(&cancellation);
         let session = self.open_session(requester.identity, connection, requester.jwt_payload.as_deref());
         let task = ProcedureTask {
             fork: self.fork.clone(),
@@ -347,6 +368,7 @@ impl ForkWorker {
             timestamp_micros: self.next_timestamp(i64::MIN),
             seed: self.next_seed(),
             head: self.head(),
+            cancellation,
             reply,
         };
         self.fork.host.procedures.submit(task);

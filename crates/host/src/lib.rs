@@ -7,6 +7,7 @@
 //! own; schedules are started by one thread that never waits for them.
 
 mod admin;
+mod cancel;
 mod client;
 mod clients;
 mod code_cache;
@@ -17,6 +18,7 @@ mod fork;
 mod handle;
 mod forks;
 mod host;
+mod instances;
 mod jobs;
 mod housekeeping;
 mod instances;

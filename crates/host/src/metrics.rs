@@ -80,6 +80,10 @@ metrics! {
     Counter module_load_ns, "tine_module_load_nanoseconds_total", "Time spent making modules ready.";
     Counter instances_loaded, "tine_instances_loaded_total", "Module instances built.";
     Counter instance_load_ns, "tine_instance_load_nanoseconds_total", "Time spent building module instances.";
+    Counter instances_spare, "tine_instances_spare_total", "First calls of a fork that found a spare instance.";
+    Counter instances_evicted, "tine_instances_evicted_total", "Times an idle fork gave up its instances to stay within the memory budget.";
+    Counter instances_retired, "tine_instances_retired_total", "Instances given up because their heap stayed high.";
+    Counter procedures_cancelled, "tine_procedures_cancelled_total", "Procedures ended because nobody waited for them any more.";
     Counter instances_replaced, "tine_instances_replaced_total", "Instances given up after a trap, a deadline or running out of memory.";
     Gauge instance_memory_bytes, "tine_instance_memory_bytes", "Memory of the module instance that was built last, after loading.";
     Gauge clients, "tine_clients", "Connected clients.";

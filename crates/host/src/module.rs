@@ -1,7 +1,7 @@
 //! A module that runs on a fork: compiled code, its schema, and where its functions are.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -12,6 +12,7 @@ use tine_types::ProductType;
 use tine_types::module_def::{LifecycleEvent, ModuleDef, Visibility};
 
 use crate::HostError;
+use crate::instances::SpareKey;
 use crate::metrics::Metrics;
 
 /// One function of a module, ready to be called.
@@ -35,6 +36,7 @@ pub struct ActiveModule {
     pub(crate) init: Option<Arc<Function<ReducerIndex>>>,
     pub(crate) connected: Option<Arc<Function<ReducerIndex>>>,
     pub(crate) disconnected: Option<Arc<Function<ReducerIndex>>>,
+    spare_key: OnceLock<SpareKey>,
 }
 
 impl ActiveModule {
@@ -76,7 +78,8 @@ impl ActiveModule {
             lifecycle(LifecycleEvent::OnConnect),
             lifecycle(LifecycleEvent::OnDisconnect),
         );
-        Ok(ActiveModule { init, connected, disconnected, reducers, procedures, schema, compiled })
+        let spare_key = OnceLock::new();
+        Ok(ActiveModule { init, connected, disconnected, reducers, procedures, schema, compiled, spare_key })
     }
 
     /// The module's definition.
@@ -97,6 +100,15 @@ impl ActiveModule {
     /// Whether anything runs when a client comes or goes.
     pub(crate) fn has_hooks(&self) -> bool {
         self.connected.is_some() || self.disconnected.is_some()
+    }
+
+    /// Names what instances are made from: forks of one database share it.
+    pub(crate) fn spare_key(&self) -> SpareKey {
+        *self.spare_key.get_or_init(|| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(self.hash()).update(&self.schema.encode());
+            SpareKey(*hasher.finalize().as_bytes())
+        })
     }
 
     /// What call records keep of the hash.

@@ -23,6 +23,9 @@ const LANE_BYTES_MAX: usize = 4 * CLIENT_BYTES_MAX;
 /// Work up to this long runs on the thread that received it: less than what two thread hand-offs cost when the cores are busy.
 const INLINE_MAX: Duration = Duration::from_micros(300);
 
+/// Memory of all instances together: some five hundred of a usual size.
+const INSTANCES_MEMORY_MAX: usize = 1 << 30;
+
 /// Settings of a [`crate::Host`].
 #[derive(Clone, Debug)]
 pub struct HostOptions {
@@ -42,8 +45,12 @@ pub struct HostOptions {
     pub query_limits: SelectLimits,
     /// Threads that run lanes whose work is not short.
     pub lane_threads: usize,
+    /// Whether each lane thread stays on a core of its own.
+    pub pin_lane_threads: bool,
     /// Threads that run procedures.
     pub procedure_threads: usize,
+    /// Memory that the instances of all forks may take together, in bytes; beyond it idle forks lose theirs.
+    pub instances_memory_max: usize,
     /// Breaks the order of requests on purpose: tests prove with it that they would notice.
     #[doc(hidden)]
     pub sabotage: Sabotage,
@@ -52,7 +59,6 @@ pub struct HostOptions {
 impl HostOptions {
     /// The defaults for a data directory: threads from the CPU budget, a reducer deadline of 2 s, a procedure deadline of 60 s.
     pub fn new(directory: PathBuf) -> Self {
-        let cores = cpu::budget().cores.get();
         HostOptions {
             directory,
             open_publish: false,
@@ -61,11 +67,21 @@ impl HostOptions {
             procedure_deadline: Duration::from_secs(60),
             instance_limits: Limits::default(),
             query_limits: SelectLimits::default(),
-            lane_threads: cores,
-            // A procedure mostly waits; two at least, so that one that loops does not stop all others.
-            procedure_threads: (2 * cores).max(2),
+            lane_threads: 1,
+            pin_lane_threads: false,
+            procedure_threads: 2,
+            instances_memory_max: INSTANCES_MEMORY_MAX,
             sabotage: Sabotage::None,
         }
+        .with_cores(cpu::budget().cores.get())
+    }
+
+    /// Sizes the pools of threads for `cores` cores instead of the ones found.
+    pub fn with_cores(mut self, cores: usize) -> Self {
+        self.lane_threads = cores.max(1);
+        // A procedure mostly waits; two at least, so that one that loops does not stop all others.
+        self.procedure_threads = (2 * cores).max(2);
+        self
     }
 
     pub(crate) fn lane_options(&self) -> LaneOptions {

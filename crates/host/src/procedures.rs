@@ -18,8 +18,10 @@ use tine_tables::TableWriter;
 use tine_types::protocol::{ProcedureStatus, ServerMessage};
 use tine_types::{ConnectionId, TimeDuration, Timestamp};
 
+use crate::cancel::Cancellation;
 use crate::client::{CallReturn, ClientSink, Delivery, Reply, ReplyTo, Requester};
 use crate::fork::Fork;
+use crate::instances::HEAP_HIGH_DIVISOR;
 use crate::metrics::Metrics;
 use crate::module::{ActiveModule, Function};
 use crate::record::{CallKind, CallParts};
@@ -28,6 +30,10 @@ use crate::{CallFailure, HostError};
 
 /// Procedures that may wait for a thread, over all databases; one more is refused at once.
 const QUEUE_MAX: usize = 4_096;
+
+fn cancelled() -> CallFailure {
+    CallFailure::from_host(&HostError::Closed)
+}
 
 /// Where a procedure's result goes.
 pub(crate) enum ProcedureReply {
@@ -78,6 +84,7 @@ pub(crate) struct ProcedureTask {
     pub seed: u64,
     /// The fork's head when the call was accepted; its result depends on at least this.
     pub head: Head,
+    pub cancellation: Arc<Cancellation>,
     pub reply: ProcedureReply,
 }
 
@@ -185,8 +192,12 @@ fn call(task: &ProcedureTask, host: &mut ProcedureHost<'_>) -> Result<Bytes, Cal
     let fork = &task.fork;
     let mut instance = match fork.take_procedure_instance(&task.module) {
         Some(instance) => instance,
-        None => fork.host.instantiate(&task.module)?,
+        None => fork.host.instances.take(fork, &task.module)?,
     };
+    if !task.cancellation.begin(instance.interrupt_handle()) {
+        fork.keep_procedure_instance(&task.module, instance);
+        return Err(cancelled());
+    }
     let context = CallContext {
         sender: task.requester.identity,
         connection_id: task.connection,
@@ -197,10 +208,18 @@ fn call(task: &ProcedureTask, host: &mut ProcedureHost<'_>) -> Result<Bytes, Cal
         jwt_payload: task.requester.jwt_payload.clone(),
     };
     let outcome = instance.call_procedure(task.function.index, &context, &task.arguments, host);
-    if outcome.as_ref().is_err_and(CallError::replaces_instance) || instance.needs_replacement() {
+    let was_interrupted = task.cancellation.end();
+    let limit_bytes = fork.host.options.instance_limits.memory_bytes;
+    if was_interrupted || outcome.as_ref().is_err_and(CallError::replaces_instance) || instance.needs_replacement() {
         fork.host.metrics.instances_replaced.add(1);
+    } else if instance.memory_bytes() > limit_bytes / HEAP_HIGH_DIVISOR {
+        fork.host.metrics.instances_retired.add(1);
     } else {
         fork.keep_procedure_instance(&task.module, instance);
+    }
+    if outcome.is_err() && task.cancellation.is_cancelled() {
+        fork.host.metrics.procedures_cancelled.add(1);
+        return Err(cancelled());
     }
     outcome.map_err(|error| fork.call_failure(&task.function.name, error))
 }
@@ -220,6 +239,8 @@ impl ProcedureHost<'_> {
         if let Some((mut lease, _)) = self.lease.take() {
             lease.tables_mut().rollback();
             lease.finish_batch();
+            drop(lease);
+            self.task.cancellation.leave_transaction();
         }
     }
 
@@ -263,6 +284,9 @@ impl CallHost for ProcedureHost<'_> {
         if !Arc::ptr_eq(&lease.module, &self.task.module) {
             return Err(Self::failed("another version of the module was published while the procedure ran"));
         }
+        if !self.task.cancellation.enter_transaction() {
+            return Err(Self::failed("nobody waits for the procedure any more"));
+        }
         let timestamp_micros = lease.next_timestamp(i64::MIN);
         self.lease = Some((lease, timestamp_micros));
         Ok(Timestamp::from_micros(timestamp_micros))
@@ -288,6 +312,8 @@ impl CallHost for ProcedureHost<'_> {
         }
         self.head = lease.head();
         lease.finish_batch();
+        drop(lease);
+        self.task.cancellation.leave_transaction();
         committed.map(drop).map_err(|failure| Self::failed(failure.to_string()))
     }
 

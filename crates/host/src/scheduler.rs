@@ -226,7 +226,9 @@ impl ForkWorker {
             if entry.interval_micros.is_none() && self.remove_row(&entry).is_err() {
                 return;
             }
-            self.start_procedure(function.clone(), requester, None, entry.row.clone(), ProcedureReply::Nobody);
+            let cancellation = Arc::default();
+            let row = entry.row.clone();
+            self.start_procedure(function.clone(), requester, None, row, cancellation, ProcedureReply::Nobody);
         } else if let Some(function) = module.reducers.get(&*schedule.function) {
             let executed = self.execute(
                 function,

@@ -21,6 +21,7 @@ use tine_types::{ConnectionId, Identity, Timestamp};
 use crate::client::{CloseReason, Reply};
 use crate::clients::{ClientKey, Clients};
 use crate::fork::Fork;
+use crate::instances::HeapWatch;
 use crate::jobs::Job;
 use crate::logs::{LogLevel, LogRecord};
 use crate::module::{ActiveModule, Function};
@@ -34,6 +35,7 @@ pub(crate) struct ForkWorker {
     pub module: Arc<ActiveModule>,
     tables: Option<TableWriter>,
     instance: Option<Instance>,
+    heap_watch: HeapWatch,
     pub clients: Clients,
     /// The newest commit, with its place in the log.
     head: Head,
@@ -133,6 +135,7 @@ impl ForkWorker {
             module,
             tables: Some(tables),
             instance: None,
+            heap_watch: HeapWatch::default(),
             clients: Clients::new(),
             last_timestamp_micros: 0,
             seeds: Seeds(u64::from_le_bytes(seed)),
@@ -172,6 +175,18 @@ impl ForkWorker {
 
     pub fn drop_instance(&mut self) {
         self.instance = None;
+        self.fork.usage.set_lane(0, self.last_timestamp_micros);
+    }
+
+    /// Tells the memory budget what the instance takes, and gives it up when its heap stays high.
+    fn weigh_instance(&mut self) {
+        let Some(instance) = &self.instance else { return };
+        let (bytes, limit_bytes) = (instance.memory_bytes(), self.fork.host.options.instance_limits.memory_bytes);
+        self.fork.usage.set_lane(bytes, self.last_timestamp_micros);
+        if self.heap_watch.is_to_retire(bytes, limit_bytes) {
+            self.fork.host.metrics.instances_retired.add(1);
+            self.drop_instance();
+        }
     }
 
     pub fn next_seed(&mut self) -> u64 {
@@ -234,7 +249,10 @@ impl ForkWorker {
     ) -> Result<Bytes, CallFailure> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            None => self.fork.host.instantiate(&self.module).map_err(|error| CallFailure::from_host(&error))?,
+            None => {
+                let taken = self.fork.host.instances.take(&self.fork, &self.module);
+                taken.map_err(|error| CallFailure::from_host(&error))?
+            }
         };
         let context = CallContext {
             sender: invocation.sender,
@@ -386,6 +404,7 @@ impl ForkWorker {
     /// Publishes the batch's commits and lets its replies go.
     pub fn finish_batch(&mut self) {
         self.tables_mut().writer_mut().publish();
+        self.weigh_instance();
         self.fork.log.flush();
         self.clients.flush();
         for reply in self.replies.drain(..) {
@@ -453,6 +472,7 @@ impl Worker for ForkWorker {
             Refusal::Faulted => "module exited",
         };
         self.clients.close_all(&CloseReason::ModuleExited(reason));
+        self.instance = None;
         for reply in self.replies.drain(..) {
             reply();
         }

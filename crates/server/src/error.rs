@@ -9,6 +9,8 @@ use crate::auth::{AuthError, KeyError};
 
 /// Header that carries the stable code of an error.
 const ERROR_HEADER: &str = "tine-error";
+/// When somebody whose request found no room may try again, in seconds: a full queue is worked off in less.
+const RETRY_AFTER_S: &str = "1";
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +173,7 @@ impl RequestError {
             RequestError::Statement(failure) => match call_status(failure) {
                 StatusCode::SERVICE_UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
                 StatusCode::FORBIDDEN => StatusCode::FORBIDDEN,
+                StatusCode::TOO_MANY_REQUESTS => StatusCode::TOO_MANY_REQUESTS,
                 _ => StatusCode::BAD_REQUEST,
             },
         }
@@ -193,6 +196,7 @@ fn call_status(failure: &CallFailure) -> StatusCode {
             Some("TN03" | "TN05") => module_error_status(),
             // What the caller wrote.
             Some("TN01" | "TN04") => StatusCode::BAD_REQUEST,
+            _ if *code == HostError::Overloaded("").code() => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         },
     }
@@ -208,6 +212,9 @@ impl IntoResponse for RequestError {
         }
         let mut response = (status, text).into_response();
         response.headers_mut().insert(ERROR_HEADER, code);
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
         if status == StatusCode::UPGRADE_REQUIRED {
             response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));

@@ -46,7 +46,8 @@ pub(crate) async fn call(
     let (reply_to, reply) = oneshot::channel();
     // The receiver is gone when the request was given up: then nobody wants the reply.
     let reply_to = Box::new(move |reply| drop(reply_to.send(reply)));
-    shared.stalls.watch(|| fork.call(identified.requester(), &function, arguments, reply_to));
+    // Dropped with this future when the caller goes away: then a procedure ends, too.
+    let _waits = shared.stalls.watch(|| fork.call(identified.requester(), &function, arguments, reply_to));
     let reply: Reply<CallReturn> = reply.await.map_err(|_| RequestError::Dropped)?;
     confirm(&fork, &reply, is_confirmed).await?;
     if matches!(reply.result, Err(CallFailure::NoSuchFunction)) && is_lifecycle_hook(&fork, &function) {

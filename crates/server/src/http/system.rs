@@ -7,6 +7,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use tine_host::LaneCounters;
+
 use crate::error::RequestError;
 use crate::limits::{
     BATCH_BYTES_MAX, FRAGMENT_BYTES_MAX, READ_BATCH_REQUESTS_MAX, REQUEST_HEAD_BYTES_MAX, TOKEN_CACHE_ENTRIES_MAX,
@@ -59,6 +61,7 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     shared.host.metrics().write_prometheus(&mut text);
     shared.metrics.write(&mut text);
     write_metric(&mut text, "tine_lane_requests", "gauge", "Requests waiting on all lanes.", shared.host.lane_depth());
+    write_lanes(&mut text, &shared.host.lane_counters());
     let busy = shared.limits.blocking_requests_max - shared.blocking_places_free();
     write_metric(&mut text, "tine_blocking_requests", "gauge", "Requests that occupy a thread.", busy);
     let cached = shared.auth.cached_tokens();
@@ -66,6 +69,19 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     write_limits(&mut text, &shared);
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (content_type, text).into_response()
+}
+
+fn write_lanes(text: &mut String, lanes: &LaneCounters) {
+    let mut total = |name: &str, help: &str, value: u64| write_metric(text, name, "counter", help, value);
+    total("tine_lane_jobs_total", "Requests that ran on lanes.", lanes.jobs);
+    total("tine_lane_run_nanoseconds_total", "Time spent on them.", lanes.run_ns);
+    total("tine_lane_wait_nanoseconds_total", "Time they waited in queues.", lanes.wait_ns);
+    total("tine_lane_batches_inline_total", "Batches that ran on the thread that received them.", lanes.batches_inline);
+    total("tine_lane_batches_dispatched_total", "Batches that ran on lane threads.", lanes.batches_dispatched);
+    total("tine_lane_reads_together_total", "Reads that were spread over several threads.", lanes.reads_together);
+    total("tine_lane_refused_total", "Requests refused because a lane's queue was full.", lanes.refused);
+    total("tine_lane_expired_total", "Requests refused because they had waited too long.", lanes.expired);
+    write_metric(text, "tine_lane_waiting", "gauge", "Requests waiting in the queues of lanes.", lanes.waiting);
 }
 
 /// Every bound beside what it bounds, so that a dashboard needs no second source.

@@ -48,7 +48,9 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(),
         let pages = tine_server::read_directory(folder, STATIC_PATH);
         options.pages = pages.map_err(|source| Failure::File { path: folder.clone(), source })?;
     }
-    let cores = tine_base::cpu::budget().cores.get();
+    let cores = args.cores.unwrap_or(tine_base::cpu::budget().cores).get();
+    options.host = options.host.with_cores(cores);
+    options.host.pin_lane_threads = args.pin_cores;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores).enable_all().build()?;
     runtime.block_on(serve(options, &settings, output))
 }
