@@ -6,7 +6,13 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     commands::{
-        completions::CompletionsArgs, config::ConfigArgs, dev::DevArgs, explain::ExplainArgs, identity::IdentityArgs,
+        backup::{BackupArgs, RestoreArgs},
+        completions::CompletionsArgs,
+        config::ConfigArgs,
+        dev::DevArgs,
+        doctor::DoctorArgs,
+        explain::ExplainArgs,
+        identity::IdentityArgs,
         init::InitArgs,
     },
     consent::Consent,
@@ -129,6 +135,12 @@ pub enum Command {
     Identity(IdentityArgs),
     /// Show the settings and where each comes from
     Config(ConfigArgs),
+    /// Copy a data directory, while a server uses it or not
+    Backup(BackupArgs),
+    /// Make a data directory of a backup
+    Restore(RestoreArgs),
+    /// Look for what is wrong with this installation and its data
+    Doctor(DoctorArgs),
     /// Tell what an error code means and what to do about it
     Explain(ExplainArgs),
     /// Print the completions of a shell
@@ -163,17 +175,6 @@ pub struct ServeArgs {
     /// Do not record calls that failed or changed nothing
     #[arg(long)]
     pub no_call_log: bool,
-    /// Cores to size thread pools for [default: what the cgroup quota and the affinity mask allow]
-    #[arg(long, value_name = "N", env = "TINE_CORES", hide_env_values = true)]
-    pub cores: Option<std::num::NonZeroUsize>,
-    /// Keep each lane thread on a core of its own
-    #[arg(
-        long,
-        env = "TINE_PIN_CORES",
-        hide_env_values = true,
-        value_parser = clap::builder::FalseyValueParser::new()
-    )]
-    pub pin_cores: bool,
     /// Folder of files to serve below `/app/` beside the API; they are read once, at the start
     #[arg(long = "static", value_name = "DIR")]
     pub static_dir: Option<PathBuf>,

@@ -7,6 +7,7 @@ use thiserror::Error;
 use tine_client::ClientError;
 use tine_host::HostError;
 use tine_server::ServerError;
+use tine_store::LogError;
 
 use crate::consent::Consent;
 
@@ -84,6 +85,35 @@ pub enum Failure {
         #[source]
         source: ServerError,
     },
+    /// A log of a data directory cannot be read.
+    #[error("{source}")]
+    Log {
+        /// What the reader said.
+        #[from]
+        source: LogError,
+    },
+    /// A backup cannot be made, or is not what it should be.
+    #[error("{message}")]
+    Backup {
+        /// What is wrong.
+        message: String,
+        /// What to do next.
+        next: Option<&'static str>,
+    },
+    /// A folder that must be new or empty is not.
+    #[error("{} is not empty", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The doctor found something.
+    #[error("{failed} of {checks} checks failed")]
+    Unhealthy {
+        /// How many failed.
+        failed: usize,
+        /// How many there were.
+        checks: usize,
+    },
     /// The person at the terminal said no, or there was none to ask.
     #[error("nothing was done")]
     Declined(Consent),
@@ -129,6 +159,10 @@ impl Failure {
             Failure::Output(_) => "TN0854",
             Failure::Demo(_) => "TN0855",
             Failure::System(_) => "TN0856",
+            Failure::Backup { .. } => "TN0857",
+            Failure::NotEmpty { .. } => "TN0858",
+            Failure::Unhealthy { .. } => "TN0859",
+            Failure::Log { source } => source.code(),
         }
     }
 
@@ -140,6 +174,9 @@ impl Failure {
             Failure::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             Failure::File { .. } | Failure::Output(_) | Failure::System(_) => Exit::Storage,
             Failure::NotFound { .. } => Exit::NotFound,
+            Failure::Log { .. } | Failure::Backup { .. } => Exit::Storage,
+            Failure::NotEmpty { .. } => Exit::Conflict,
+            Failure::Unhealthy { .. } => Exit::Failed,
             Failure::Collect { .. } | Failure::Demo(_) => Exit::Failed,
             Failure::Serve { source } => serve_exit(source),
         }
@@ -177,6 +214,12 @@ impl Failure {
             }
             Failure::Serve { source } if serve_exit(source) == Exit::Conflict => {
                 Some("end the other server, or choose another --data-dir or --listen")
+            }
+            Failure::Backup { next, .. } => *next,
+            Failure::NotEmpty { .. } => Some("name a new folder, or move this one away first"),
+            Failure::Unhealthy { .. } => Some("the checks marked `fail` say what to do"),
+            Failure::Log { source: LogError::Corrupt { .. } } => {
+                Some("restore a backup with `tine restore`; `tine explain TN0203` has more")
             }
             Failure::Declined(Consent::Clear) => Some("add --yes=clear when nobody is there to ask"),
             Failure::Declined(_) => Some("add --yes when nobody is there to ask"),

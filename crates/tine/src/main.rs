@@ -15,9 +15,11 @@ mod args;
 mod commands;
 mod consent;
 mod credentials;
+mod data_directory;
 mod demo;
 mod failure;
 mod output;
+mod progress;
 mod settings;
 mod terminal;
 mod values;
@@ -58,6 +60,9 @@ fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Init(args) => commands::init::run(&args, output),
         Command::Config(args) => commands::config::run(&args, global, output),
         Command::Completions(args) => commands::completions::run(&args, output),
+        Command::Backup(args) => commands::backup::backup(&args, global, output),
+        Command::Restore(args) => commands::backup::restore(&args, global, output),
+        Command::Doctor(args) => commands::doctor::run(&args, global, output),
         Command::Explain(args) => commands::explain::run(&args, output),
         Command::Identity(args) => commands::identity::run(&args, global, output),
         command => talk(command, global, output),

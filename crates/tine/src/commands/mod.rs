@@ -1,11 +1,13 @@
 //! The verbs, one file each.
 
+pub mod backup;
 pub mod call;
 pub mod completions;
 pub mod config;
 pub mod delete;
 pub mod describe;
 pub mod dev;
+pub mod doctor;
 pub mod explain;
 pub mod fork;
 pub mod identity;

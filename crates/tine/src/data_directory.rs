@@ -1,0 +1,117 @@
+//! A data directory as tools see it: which files it has, and what its logs tell, without opening it.
+//!
+//! Nothing here takes a lock or changes a file, so all of it may be used while a server has the
+//! directory open. A log is then read up to its last frame that is there completely.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tine_base::SystemEnv;
+use tine_host::{DIRECTORY_VERSION, RecordedDatabase, recorded_databases};
+use tine_store::{LogFile, LogReader, LogRecord, LogRecordKind, Store};
+
+use crate::failure::Failure;
+
+/// States the directory's format.
+pub const VERSION_FILE: &str = "VERSION";
+/// Held by the server that uses the directory.
+pub const LOCK_FILE: &str = "LOCK";
+/// Keys and the admin token.
+pub const KEYS_FOLDER: &str = "keys";
+/// The store that knows the databases.
+pub const CONTROL_FOLDER: &str = "control";
+/// The logs below a store's folder.
+pub const LOG_FOLDER: &str = "log";
+
+/// What a log tells.
+#[derive(Debug)]
+pub struct LogFacts {
+    /// Its files, with the bytes of each that belong to what was read.
+    pub files: Vec<LogFile>,
+    /// Records.
+    pub records: u64,
+    /// Time of the newest commit, in microseconds since the Unix epoch.
+    pub last_commit_micros: Option<i64>,
+}
+
+impl LogFacts {
+    /// Bytes of what was read.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
+/// Checks that a folder is a data directory of this program's format.
+///
+/// # Errors
+/// When it is not there, is none, or has another format.
+pub fn check_version(directory: &Path) -> Result<(), Failure> {
+    let path = directory.join(VERSION_FILE);
+    let found = fs::read_to_string(&path).map_err(|_| Failure::NotFound {
+        message: format!("{} is not a data directory: it has no file {VERSION_FILE}", directory.display()),
+        next: Some("name one with --data-dir; `tine config show` tells which is used".to_owned()),
+    })?;
+    if found == DIRECTORY_VERSION {
+        return Ok(());
+    }
+    Err(Failure::Usage {
+        message: format!(
+            "{} has format `{}`, this program reads `{}`",
+            directory.display(),
+            found.trim(),
+            DIRECTORY_VERSION.trim()
+        ),
+        next: Some("use the release of tine that made it".to_owned()),
+    })
+}
+
+/// Reads a store's log to its end; `each` sees every record.
+///
+/// # Errors
+/// A log that cannot be read or is damaged.
+pub fn read_log(store: &Path, mut each: impl FnMut(&LogRecord)) -> Result<LogFacts, Failure> {
+    let mut reader: LogReader = Store::read_log(store, Arc::new(SystemEnv))?;
+    let (mut records, mut last_commit_micros) = (0, None);
+    for record in reader.by_ref() {
+        let record = record?;
+        records += 1;
+        if let LogRecordKind::Commit { timestamp_micros, .. } = &record.kind {
+            last_commit_micros = last_commit_micros.max(Some(*timestamp_micros));
+        }
+        each(&record);
+    }
+    Ok(LogFacts { files: reader.files()?, records, last_commit_micros })
+}
+
+/// Reads the control store's log and the databases it tells of.
+///
+/// # Errors
+/// As [`read_log`], and rows that cannot be decoded.
+pub fn read_control(directory: &Path) -> Result<(LogFacts, Vec<RecordedDatabase>), Failure> {
+    let mut records = Vec::new();
+    let facts = read_log(&directory.join(CONTROL_FOLDER), |record| records.push(record.clone()))?;
+    let databases =
+        recorded_databases(records.into_iter()).map_err(|source| Failure::Serve { source: source.into() })?;
+    Ok((facts, databases))
+}
+
+/// What a person calls a database.
+pub fn name_of(database: &RecordedDatabase) -> String {
+    database.name.as_deref().map_or_else(|| database.identity.to_hex(), str::to_owned)
+}
+
+/// The entries of a folder, in order.
+///
+/// # Errors
+/// The operating system's.
+pub fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let read = || -> std::io::Result<Vec<PathBuf>> {
+        let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        paths.sort();
+        Ok(paths)
+    };
+    read().map_err(|source| Failure::File { path: folder.to_owned(), source })
+}
