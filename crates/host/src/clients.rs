@@ -197,6 +197,9 @@ impl Clients {
         for (subscriber, queries, caller) in sets {
             self.index.remove(subscriber);
             match compile_queries(&queries, schema, &caller) {
+                Ok(plans) if plans.iter().flat_map(|plan| plan.tables_read()).any(|table| changed.contains(&table)) => {
+                    self.fail_subscription(subscriber, &"the columns of a table have changed: subscribe again");
+                }
                 Ok(plans) => {
                     self.index.add(subscriber, plans);
                 }
@@ -205,21 +208,6 @@ impl Clients {
         }
     }
 
-    /// Closes every connection, after delivering what is queued.
-    pub fn close_all(&mut self, reason: &CloseReason) {
-        self.flush();
-        for (_, client) in self.clients.drain() {
-                Ok(plans) if plans.iter().flat_map(|plan| plan.tables_read()).any(|table| changed.contains(&table)) => {
-                    self.fail_subscription(subscriber, &"the columns of a table have changed: subscribe again");
-                }
-            client.sink.close(reason.clone());
-        }
-        self.index = SubscriptionIndex::new();
-    }
-}
-
-/// Compiles the queries of one set; equal ones are kept once.
-pub(crate) fn compile_queries(
     /// The clients that the module has accepted.
     pub fn accepted(&self) -> Vec<Arc<ClientInfo>> {
         self.clients.values().filter(|client| client.accepted).map(|client| client.info.clone()).collect()
@@ -236,6 +224,18 @@ pub(crate) fn compile_queries(
         }
     }
 
+    /// Closes every connection, after delivering what is queued.
+    pub fn close_all(&mut self, reason: &CloseReason) {
+        self.flush();
+        for (_, client) in self.clients.drain() {
+            client.sink.close(reason.clone());
+        }
+        self.index = SubscriptionIndex::new();
+    }
+}
+
+/// Compiles the queries of one set; equal ones are kept once.
+pub(crate) fn compile_queries(
     queries: &[Box<str>],
     schema: &DatabaseSchema,
     caller: &Caller,

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tine_base::Env;
-use tine_store::{Direction, ForkId, KeyspaceId, LogRecord, LogRecordKind, Operation, Read, Store, StoreOptions, Writer};
+use tine_store::{
+    Direction, ForkId, KeyspaceId, LogRecord, LogRecordKind, Operation, Read, Store, StoreOptions, Writer,
+};
 use tine_types::Identity;
 use tine_types::bsatn::{BsatnWrite, DecodeError, Reader};
 

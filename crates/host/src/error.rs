@@ -238,6 +238,15 @@ impl CallFailure {
         }
     }
 
+    /// What a failed connect hook means for the caller: its own refusal, unless the server is at fault.
+    pub(crate) fn into_refusal(self) -> Self {
+        match self {
+            CallFailure::User(text) => CallFailure::Refused(text),
+            CallFailure::Failed { code, message } if code.starts_with("TN05") => CallFailure::Refused(message),
+            other => other,
+        }
+    }
+
     pub(crate) fn from_host(error: &HostError) -> Self {
         CallFailure::Failed { code: error.code(), message: error.to_string() }
     }

@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tine_lanes::{Lane, Refusal};
 use tine_module::{Instance, LogEntry};
 use tine_store::{ForkId, Lsn, Store};
-use tine_tables::{ChangeSet, TableRead, TableWriter};
+use tine_tables::{ChangeSet, TableRead, TableSnapshot, TableWriter};
 use tine_types::Identity;
 use tokio::sync::watch;
 
@@ -93,12 +93,14 @@ impl Fork {
             on_closed: parts.on_closed,
         });
         let tables = TableWriter::new(writer, parts.module.schema.clone());
-        if fork.schedules_run() {
-            fork.arm_all_schedules(&tables)?;
-        }
+        let published = TableSnapshot::new(fork.store.snapshot(fork.id)?, parts.module.schema.clone());
         let worker = ForkWorker::new(fork.clone(), parts.module, tables, parts.head);
         let lane = Lane::new(worker, &fork.host.lanes);
         assert!(fork.lane.set(lane).is_ok(), "a fork starts once");
+        // Last: an overdue entry fires at once, and needs the lane.
+        if fork.schedules_run() {
+            fork.arm_all_schedules(&published)?;
+        }
         Ok(fork)
     }
 

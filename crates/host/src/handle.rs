@@ -172,6 +172,8 @@ impl Job {
             Job::Call { reply, .. } => full(reply),
             Job::Sql { reply, .. } => full(reply),
             Job::CreateFork { reply, .. } => full(reply),
+            Job::DisconnectInherited { reply, .. } => full(reply),
+            Job::ResumeSchedules { reply, .. } => full(reply),
             Job::Publish { reply, .. } => full(reply),
             other => other.refuse(),
         }
@@ -182,8 +184,6 @@ impl Job {
 pub struct Connection {
     fork: Arc<Fork>,
     key: ClientKey,
-            Job::DisconnectInherited { reply, .. } => full(reply),
-            Job::ResumeSchedules { reply, .. } => full(reply),
     caller: Caller,
     quota: Arc<Quota>,
     jobs: Vec<Job>,

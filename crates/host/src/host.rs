@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tine_base::{Env, EnvFile, OpenMode, cpu};
@@ -22,7 +21,6 @@ use crate::code_cache;
 use crate::control::{Control, DatabaseRow};
 use crate::database::Database;
 use crate::handle::ForkHandle;
-use crate::instances::Instances;
 use crate::housekeeping::Housekeeping;
 use crate::instances::Instances;
 use crate::metrics::Metrics;
@@ -88,16 +86,6 @@ impl Directory {
             self.names.remove(&name);
         }
         self.fork_identities.retain(|_, (database, _)| *database != identity);
-    housekeeping: Housekeeping,
-    }
-}
-
-/// A host that may be gone, for threads that must not keep it.
-pub(crate) struct WeakHost(Weak<Inner>);
-
-impl WeakHost {
-    pub fn upgrade(&self) -> Option<Host> {
-        self.0.upgrade().map(Host)
     }
 }
 
@@ -107,7 +95,17 @@ struct Inner {
     directory: RwLock<Directory>,
     /// Held while databases are created or deleted, and while names of forks change: one at a time.
     changing: Mutex<()>,
+    housekeeping: Housekeeping,
     _lock: Box<dyn EnvFile>,
+}
+
+/// A host that may be gone, for threads that must not keep it.
+pub(crate) struct WeakHost(Weak<Inner>);
+
+impl WeakHost {
+    pub fn upgrade(&self) -> Option<Host> {
+        self.0.upgrade().map(Host)
+    }
 }
 
 /// All databases of a data directory; cheap to clone. Methods that change databases or forks block until the change is durable:
@@ -199,25 +197,20 @@ impl Host {
             control: Mutex::new(control),
             directory: RwLock::new(Directory::default()),
             changing: Mutex::new(()),
+            housekeeping: Housekeeping::default(),
             _lock: lock,
         }));
         host.remove_leftovers(&rows)?;
         for row in rows {
             let path = host.database_directory(row.identity);
-            housekeeping: Housekeeping::default(),
             let database = Database::open(host.shared().clone(), &path, row, progress)?;
             host.enter(database)?;
         }
         host.count();
+        host.0.housekeeping.start(&env, WeakHost(Arc::downgrade(&host.0)))?;
         Ok(host)
     }
 
-    fn remove_leftovers(&self, rows: &[DatabaseRow]) -> Result<(), HostError> {
-        let env = &self.shared().env;
-        host.0.housekeeping.start(&env, WeakHost(Arc::downgrade(&host.0)))?;
-        let databases = self.shared().options.directory.join("databases");
-        let known: Vec<PathBuf> = rows.iter().map(|row| self.database_directory(row.identity)).collect();
-        let io = |source| HostError::Io { action: format!("cleaning {}", databases.display()), source };
     /// Takes a database in that was just opened. Main runs from the start, and so do forks whose schedules run; the others start on
     /// their first use.
     fn enter(&self, database: Arc<Database>) -> Result<(), HostError> {
@@ -240,6 +233,11 @@ impl Host {
         Ok(())
     }
 
+    fn remove_leftovers(&self, rows: &[DatabaseRow]) -> Result<(), HostError> {
+        let env = &self.shared().env;
+        let databases = self.shared().options.directory.join("databases");
+        let known: Vec<PathBuf> = rows.iter().map(|row| self.database_directory(row.identity)).collect();
+        let io = |source| HostError::Io { action: format!("cleaning {}", databases.display()), source };
         for path in env.read_dir(&databases).map_err(io)? {
             if !known.contains(&path) {
                 tracing::info!(path = %path.display(), "removing the rest of a database that was not created or deleted to the end");
@@ -433,6 +431,7 @@ impl Host {
     /// # Errors
     /// The first store that could not be closed; the others are closed all the same.
     pub fn shutdown(&self) -> Result<(), HostError> {
+        self.0.housekeeping.stop();
         self.shared().scheduler.stop();
         let databases = self.all_databases();
         let mut result = Ok(());
@@ -443,7 +442,6 @@ impl Host {
         self.shared().lane_threads.stop();
         result.and(self.0.control.lock().close())
     }
-        self.0.housekeeping.stop();
 }
 
 fn describe(database: &Database) -> DatabaseInfo {

@@ -13,8 +13,8 @@ use tine_types::protocol::{ClientMessage, ServerMessage};
 use crate::cancel::Cancellation;
 use crate::client::{CallArguments, CallReturn, ClientInfo, ClientSink, CloseReason, ReplyTo, Requester, SqlRows};
 use crate::clients::ClientKey;
-use crate::procedures::{ProcedureReply, ProcedureTask};
 use crate::forks::ForkMade;
+use crate::procedures::{ProcedureReply, ProcedureTask};
 use crate::publish::PublishJob;
 use crate::record::CallKind;
 use crate::scheduler::ScheduledEntry;
@@ -136,13 +136,13 @@ impl Job {
             Job::Call { reply, .. } => gone(reply),
             Job::Sql { reply, .. } => gone(reply),
             Job::CreateFork { reply, .. } => gone(reply),
+            Job::DisconnectInherited { reply, .. } => gone(reply),
+            Job::ResumeSchedules { reply, .. } => gone(reply),
             Job::Publish { reply, .. } => gone(reply),
             Job::Client { .. } | Job::Query { .. } | Job::Disconnect { .. } => {}
             Job::Scheduled { .. } | Job::DropInstance => {}
         }
     }
-            Job::DisconnectInherited { reply, .. } => gone(reply),
-            Job::ResumeSchedules { reply, .. } => gone(reply),
 }
 
 impl ForkWorker {
@@ -271,7 +271,7 @@ impl ForkWorker {
         let connection = Some(self.fork.host.random_connection_id());
         let session = self.open_session(requester.identity, connection, requester.jwt_payload.as_deref());
         self.lifecycle(connected.as_deref(), requester, connection, session)
-            .map_err(|failure| CallFailure::Refused(failure.to_string()))?;
+            .map_err(CallFailure::into_refusal)?;
         let result = work(self);
         // The work is done either way; what the hook had to say is in the module's log.
         let _ = self.lifecycle(disconnected.as_deref(), requester, connection, session);

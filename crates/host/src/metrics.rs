@@ -88,6 +88,6 @@ metrics! {
     Gauge instance_memory_bytes, "tine_instance_memory_bytes", "Memory of the module instance that was built last, after loading.";
     Gauge clients, "tine_clients", "Connected clients.";
     Gauge databases, "tine_databases", "Databases.";
+    Counter forks_expired, "tine_forks_expired_total", "Forks deleted because their time was over.";
     Gauge forks, "tine_forks", "Forks of all databases, main included.";
 }
-    Counter forks_expired, "tine_forks_expired_total", "Forks deleted because their time was over.";
