@@ -12,6 +12,7 @@
 //! - Throughput cases start with a warm-up whose calls are not counted.
 
 mod conditions;
+mod dev;
 mod load;
 mod peers;
 mod report;

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tine_client::http::{CONTENT_TYPE_TYPESCRIPT, HttpClient, PublishOptions};
 
 /// The module that is published.
-const MODULE: &str = include_str!("../modules/bench.ts");
+pub const MODULE: &str = include_str!("../modules/bench.ts");
 /// How long the server may take until it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long it may take to end in order.
@@ -66,6 +66,11 @@ impl Binary {
             });
         let path = built.next_back().context("cargo did not name the server binary")?;
         Ok(Binary { path, scratch })
+    }
+
+    /// The program.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Folder in which data directories are made.

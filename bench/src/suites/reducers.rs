@@ -6,7 +6,7 @@ use anyhow::ensure;
 use serde_json::json;
 
 use crate::{
-    Plan,
+    Plan, dev,
     load::{Caller, Work},
     peers,
     report::{Case, Reporter, Target, median},
@@ -50,6 +50,8 @@ pub async fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
     }
     server.stop()?;
     let instances = weigh_instances(plan).await?;
+    reporter.progress("reducers: saving under `tine dev`");
+    let reload_ms = dev::reload_ms(&plan.binary)?;
     let case =
         |case, unit, value: &[f64], peer, target| Case { suite: SUITE, case, value: median(value), unit, peer, target };
     let cases = [
@@ -72,6 +74,7 @@ pub async fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
         case("latency_insert_p50_us", "us", &rounds.latency_us, Some(peers::INSERT_LATENCY_US), Target::AtMost(60.0)),
         case("latency_insert_confirmed_p50_us", "us", &rounds.latency_confirmed_us, None, Target::AtMost(150.0)),
         case("instance_load_ms", "ms", &[instances.load_ms], None, Target::AtMost(6.0)),
+        case("dev_reload_ms", "ms", &reload_ms, None, Target::AtMost(1_000.0)),
         case("instance_memory_mb", "MB", &[instances.memory_mb], None, Target::AtMost(3.0)),
     ];
     for case in cases {
