@@ -26,6 +26,8 @@ pub enum Work {
     Noop,
     /// A reducer that inserts one row of three columns.
     Insert,
+    /// A reducer that finds one of the rows inserted before by its primary key, and updates it.
+    FindUpdate,
 }
 
 /// A connection that makes calls and checks their replies.
@@ -152,6 +154,13 @@ impl Caller {
                     let args = insert_arguments(self.next_row);
                     self.next_row += 1;
                     ClientMessage::CallReducer { request_id, reducer: "insert".into(), args }
+                }
+                Work::FindUpdate => {
+                    assert!(self.rows_inserted() > 0, "rows are found after some were inserted");
+                    // A stride that is a large prime reaches all rows in an order that no cache likes.
+                    let row = self.first_row + u64::from(request_id) * 7_919 % self.rows_inserted();
+                    let args = Bytes::copy_from_slice(&row.to_le_bytes());
+                    ClientMessage::CallReducer { request_id, reducer: "find_update".into(), args }
                 }
             };
             frame.push(&message)?;

@@ -11,6 +11,7 @@
 //!   change of the machine's speed during the run touches all cases alike.
 //! - Throughput cases start with a warm-up whose calls are not counted.
 
+mod bundle;
 mod conditions;
 mod dev;
 mod load;

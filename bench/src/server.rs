@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
-use tine_client::http::{CONTENT_TYPE_TYPESCRIPT, HttpClient, PublishOptions};
+use tine_client::http::{CONTENT_TYPE_JAVASCRIPT, CONTENT_TYPE_TYPESCRIPT, HttpClient, PublishOptions};
 
 /// The module that is published.
 pub const MODULE: &str = include_str!("../modules/bench.ts");
@@ -92,34 +92,26 @@ impl Server {
     /// Starts a server on a free port with an empty data directory.
     pub fn start(binary: &Binary) -> anyhow::Result<Server> {
         let directory = tempfile::Builder::new().prefix("tine-bench-").tempdir_in(binary.scratch())?;
-        let log = directory.path().join("server.log");
-        let mut command = Command::new(&binary.path);
-        command
-            .args(["serve", "--json", "--open-publish", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(directory.path().join("data"))
-            .env("TINE_LOG", "warn")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(&log)?);
-        // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
-        unsafe {
-            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            });
-        }
-        let mut child = command.spawn().with_context(|| format!("cannot start {}", binary.path.display()))?;
-        let url = match address_of(&mut child) {
-            Ok(url) => url,
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                bail!("{error:#}\n{}", tail(&log));
-            }
-        };
+        let (child, url) = launch(binary, directory.path())?;
         let http = HttpClient::new(&url)?;
         let token = http.create_identity()?.token;
         Ok(Server { child, url, http: http.with_token(token.as_str()), token, directory })
+    }
+
+    /// Ends the server in order and starts it on the same data.
+    pub fn restart(&mut self, binary: &Binary) -> anyhow::Result<()> {
+        self.end()?;
+        (self.child, self.url) = launch(binary, self.directory.path())?;
+        self.http = HttpClient::new(&self.url)?.with_token(self.token.as_str());
+        Ok(())
+    }
+
+    /// Publishes a bundle as a new database.
+    pub fn publish_bundle(&self, name: &str, bundle: &[u8]) -> anyhow::Result<()> {
+        let published =
+            self.http.publish(Some(name), CONTENT_TYPE_JAVASCRIPT, bundle.to_vec(), PublishOptions::default());
+        published.with_context(|| format!("cannot publish `{name}`\n{}", self.log_tail()))?;
+        Ok(())
     }
 
     /// Publishes the bench module as a new database.
@@ -175,6 +167,10 @@ impl Server {
 
     /// Ends the server in order.
     pub fn stop(mut self) -> anyhow::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
         // SAFETY: kill(2) takes plain numbers; the child has not been waited for, so the id is its.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
         let deadline = Instant::now() + STOP_TIMEOUT;
@@ -198,6 +194,35 @@ impl Drop for Server {
         // It may have ended already; then there is nothing to do.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Starts a server on a free port with its data in `directory`.
+fn launch(binary: &Binary, directory: &Path) -> anyhow::Result<(Child, String)> {
+    let log = directory.join("server.log");
+    let mut command = Command::new(&binary.path);
+    command
+        .args(["serve", "--json", "--open-publish", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(directory.join("data"))
+        .env("TINE_LOG", "warn")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(&log)?);
+    // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    let mut child = command.spawn().with_context(|| format!("cannot start {}", binary.path.display()))?;
+    match address_of(&mut child) {
+        Ok(url) => Ok((child, url)),
+        Err(error) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            bail!("{error:#}\n{}", tail(&log));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use serde_json::json;
 
 use crate::{
-    Plan, dev,
+    Plan, bundle, dev,
     load::{Caller, Work},
     peers,
     report::{Case, Reporter, Target, median},
@@ -34,10 +34,13 @@ struct Rounds {
     confirmed_ratio: Vec<f64>,
     latency_us: Vec<f64>,
     latency_confirmed_us: Vec<f64>,
+    insert_bundle: Vec<f64>,
+    find_update_bundle: Vec<f64>,
 }
 
 /// Runs the suite.
 pub async fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
+    let bundle = bundle::build()?;
     let server = Server::start(&plan.binary)?;
     let mut rounds = Rounds::default();
     for round in 0..plan.rounds {
@@ -47,6 +50,12 @@ pub async fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
         server.publish(&database)?;
         one_round(&server, &database, plan, &mut rounds, round % 2 == 1).await?;
         server.http().delete(&database, true)?;
+        if let Some(bundle) = &bundle {
+            let database = format!("bundle-{round}");
+            server.publish_bundle(&database, bundle)?;
+            bundle_round(&server, &database, plan, &mut rounds).await?;
+            server.http().delete(&database, true)?;
+        }
     }
     server.stop()?;
     let instances = weigh_instances(plan).await?;
@@ -80,7 +89,50 @@ pub async fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
     for case in cases {
         reporter.record(case)?;
     }
+    if let Some(bundle) = &bundle {
+        let load_ms = load_cached_bundle(plan, bundle)?;
+        for case in [
+            case("insert_bundle", "calls/s", &rounds.insert_bundle, Some(peers::INSERTS), Target::AtLeast(35_000.0)),
+            case("find_update_bundle", "calls/s", &rounds.find_update_bundle, None, Target::AtLeast(28_000.0)),
+            case("bundle_load_cached_ms", "ms", &[load_ms], None, Target::AtMost(6.0)),
+        ] {
+            reporter.record(case)?;
+        }
+    }
     Ok(())
+}
+
+/// One round of the cases of bundles.
+async fn bundle_round(server: &Server, database: &str, plan: &Plan, rounds: &mut Rounds) -> anyhow::Result<()> {
+    let mut caller = Caller::connect(server, database, false, 0).await?;
+    let insert = caller.throughput(Work::Insert, WARM_UP, plan.round, server).await?;
+    rounds.insert_bundle.push(insert.calls_per_s);
+    let find_update = caller.throughput(Work::FindUpdate, WARM_UP, plan.round, server).await?;
+    rounds.find_update_bundle.push(find_update.calls_per_s);
+    let expected = caller.rows_inserted();
+    caller.close().await?;
+    let rows = server.row_count(database)?;
+    ensure!(rows == expected, "{expected} inserts were answered, but the table has {rows} rows");
+    Ok(())
+}
+
+/// What a restarted server needs to make a bundle it has compiled before callable, by its own metrics: reading the compiled
+/// code once, and building an instance, of which several are averaged.
+fn load_cached_bundle(plan: &Plan, bundle: &[u8]) -> anyhow::Result<f64> {
+    let mut server = Server::start(&plan.binary)?;
+    server.publish_bundle("bench", bundle)?;
+    server.restart(&plan.binary)?;
+    for fork in 0..INSTANCES {
+        let name = format!("f{fork}");
+        server.http().create_fork("bench", &name, true)?;
+        server.http().call(&format!("bench@{name}"), "insert", &json!([1, "first call", 1]))?;
+    }
+    let per =
+        |time: &str, count: &str| -> anyhow::Result<f64> { Ok(server.metric(time)? / server.metric(count)? / 1e6) };
+    let module_ms = per("tine_module_load_nanoseconds_total", "tine_modules_loaded_total")?;
+    let instance_ms = per("tine_instance_load_nanoseconds_total", "tine_instances_loaded_total")?;
+    server.stop()?;
+    Ok(module_ms + instance_ms)
 }
 
 /// One round of every case. Every other round takes the confirmed inserts first, so that neither of the
