@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use tine_host::{CallFailure, HostError};
 use tine_store::{ForkError, HistoryError, StoreError};
 
-use crate::auth::{AuthError, KeyError};
+use crate::auth::{AuthError, IssuerError, KeyError, TokenError};
 
 /// Header that carries the stable code of an error.
 const ERROR_HEADER: &str = "tine-error";
@@ -21,6 +21,9 @@ pub enum ServerError {
     /// The key files are not usable.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// A trusted issuer is not one.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
     /// The address could not be bound.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -44,6 +47,7 @@ impl ServerError {
         match self {
             ServerError::Host(error) => error.code(),
             ServerError::Keys(error) => error.code(),
+            ServerError::Issuer(error) => error.code(),
             ServerError::Listen { .. } => "TN0704",
             ServerError::Panicked => "TN0705",
             ServerError::Thread(_) => "TN0706",
@@ -150,6 +154,7 @@ impl RequestError {
     pub fn status(&self) -> StatusCode {
         match self {
             RequestError::Auth(AuthError::MalformedHeader) => StatusCode::BAD_REQUEST,
+            RequestError::Auth(AuthError::Token(TokenError::KeysUnavailable(_))) => StatusCode::SERVICE_UNAVAILABLE,
             RequestError::Auth(_) => StatusCode::UNAUTHORIZED,
             RequestError::NoProtocol
             | RequestError::BadQuery
@@ -226,6 +231,7 @@ impl IntoResponse for RequestError {
 fn host_status(error: &HostError) -> StatusCode {
     match error {
         HostError::NotFound(_) => StatusCode::NOT_FOUND,
+        HostError::NotRetained { .. } => StatusCode::GONE,
         HostError::NameTaken(_) | HostError::ForksPresent(_) => StatusCode::CONFLICT,
         HostError::NotAuthorized { .. } | HostError::AdminRequired => StatusCode::FORBIDDEN,
         HostError::InvalidName(_)
@@ -233,19 +239,8 @@ fn host_status(error: &HostError) -> StatusCode {
         | HostError::Load(_)
         | HostError::Schema(_)
         | HostError::InitFailed(_)
-        HostError::NotRetained { .. } => StatusCode::GONE,
         | HostError::BadProgram(_)
         | HostError::MainFork(_)
-        | HostError::NeverConfirmed
-        | HostError::Query(_) => StatusCode::BAD_REQUEST,
-        HostError::Closed => StatusCode::SERVICE_UNAVAILABLE,
-        HostError::Overloaded(_) => StatusCode::TOO_MANY_REQUESTS,
-        HostError::Store(error)
-        | HostError::Fork(ForkError::Store(error))
-        | HostError::History(HistoryError::Store(error)) => store_status(error),
-        HostError::Call(failure) => call_status(failure),
-        HostError::Fork(ForkError::NameTaken(_)) => StatusCode::CONFLICT,
-        // Whatever else the store refuses was asked for wrongly.
         | HostError::Migrate(_)
         | HostError::BreaksClients(_)
         | HostError::PlanOutdated
@@ -256,10 +251,21 @@ fn host_status(error: &HostError) -> StatusCode {
         | HostError::BadLifetime(_)
         | HostError::NoVersion
         | HostError::NeverDurable
+        | HostError::NeverConfirmed
+        | HostError::Query(_) => StatusCode::BAD_REQUEST,
+        HostError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        HostError::Overloaded(_) => StatusCode::TOO_MANY_REQUESTS,
+        HostError::Store(error)
+        | HostError::Fork(ForkError::Store(error))
+        | HostError::History(HistoryError::Store(error)) => store_status(error),
+        HostError::Call(failure) => call_status(failure),
+        HostError::Fork(ForkError::NameTaken(_)) => StatusCode::CONFLICT,
+        // Whatever else the store refuses was asked for wrongly.
         HostError::Fork(_) => StatusCode::BAD_REQUEST,
         HostError::DirectoryInUse(_)
         | HostError::WrongVersion { .. }
         | HostError::Damaged(_)
+        | HostError::History(_)
         | HostError::Open(_)
         | HostError::Table(_)
         | HostError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,

@@ -24,7 +24,7 @@ mod server;
 mod stall;
 mod ws;
 
-pub use auth::KeyError;
+pub use auth::{IssuerError, KeyError};
 pub use error::ServerError;
 pub use limits::Limits;
 pub use pages::{Page, read_directory};

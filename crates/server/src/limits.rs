@@ -41,6 +41,19 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 pub const CLAIM_BYTES_MAX: usize = 128;
 /// Verified tokens remembered. Verification costs about 100 microseconds, a look-up none to speak of.
 pub const TOKEN_CACHE_ENTRIES_MAX: usize = 8 * 1024;
+/// Issuers whose tokens are accepted beside the server's own; an operator names a handful.
+pub const ISSUERS_MAX: usize = 32;
+/// Keys taken from one issuer's key set; issuers publish two or three.
+pub const ISSUER_KEYS_MAX: usize = 64;
+/// Largest discovery document or key set, in bytes; the largest known are about a tenth of it.
+pub const ISSUER_FETCH_BYTES_MAX: u64 = 256 * 1024;
+/// How long fetching one document of an issuer may take; requests with its tokens wait that long at most twice.
+pub const ISSUER_FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Age from which an issuer's keys are fetched again.
+pub const ISSUER_KEYS_REFRESH: Duration = Duration::from_secs(5 * 60);
+/// Age from which an issuer's keys verify nothing any more: how long a withdrawn key may live on while
+/// the issuer cannot be reached.
+pub const ISSUER_KEYS_EXPIRE: Duration = Duration::from_secs(2 * 60 * 60);
 /// Lifetime of the token a browser puts into a WebSocket address, in seconds: addresses are logged.
 pub const WEBSOCKET_TOKEN_SECONDS: i64 = 60;
 /// Largest set of request headers, in bytes.

@@ -53,12 +53,20 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// Pages served beside the API.
     pub pages: Vec<Page>,
+    /// Issuers whose tokens are accepted beside the server's own, as their tokens name them (`iss`).
+    pub trusted_issuers: Vec<String>,
 }
 
 impl ServerOptions {
     /// The defaults for an address and a data directory.
     pub fn new(listen: SocketAddr, directory: PathBuf) -> ServerOptions {
-        ServerOptions { listen, host: HostOptions::new(directory), limits: Limits::default(), pages: Vec::new() }
+        ServerOptions {
+            listen,
+            host: HostOptions::new(directory),
+            limits: Limits::default(),
+            pages: Vec::new(),
+            trusted_issuers: Vec::new(),
+        }
     }
 
     /// Lets everybody with a token create databases, not only the administrator.
@@ -195,8 +203,8 @@ impl Server {
         let listen_error = |source| ServerError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let (directory, host_options, host_env) = (options.host.directory.clone(), options.host.clone(), env.clone());
-        let opened = tokio::task::spawn_blocking(move || open(host_options, directory, host_env, progress)).await;
+        let (host_options, trusted, host_env) = (options.host, options.trusted_issuers, env.clone());
+        let opened = tokio::task::spawn_blocking(move || open(host_options, &trusted, host_env, progress)).await;
         let (host, auth) = opened.map_err(|_| ServerError::Panicked)??;
         let metrics: Arc<Metrics> = Arc::default();
         let stalls = StallWatch::start(&*env, metrics.clone()).map_err(ServerError::Thread)?;
@@ -259,13 +267,14 @@ impl Server {
 
 fn open(
     options: HostOptions,
-    directory: PathBuf,
+    trusted_issuers: &[String],
     env: Arc<dyn Env>,
     mut progress: impl FnMut(RecoveryProgress),
 ) -> Result<(Host, Authenticator), ServerError> {
     // The host first: it locks the directory, so that two servers cannot both make keys.
+    let directory = options.directory.clone();
     let host = Host::open_with_progress(options, env.clone(), &mut progress)?;
-    let auth = Authenticator::open(&directory, env)?;
+    let auth = Authenticator::open(&directory, trusted_issuers, env)?;
     Ok((host, auth))
 }
 

@@ -77,7 +77,12 @@ async fn publishing_needs_the_admin_and_updating_the_owner() {
     assert_eq!((anonymous.status, anonymous.header("tine-error")), (403, Some("TN0604")));
     let wrong = server.http("PUT", path, &[typescript, ("tine-admin-token", "x")], body).await;
     assert_eq!(wrong.status, 401);
-    for (query, code) in [("policy=x", "TN0723"), ("policy=BreakClients", "TN0723"), ("host_type=Wasm", "TN0736"), ("host_type=x", "TN0723")] {
+    for (query, code) in [
+        ("policy=x", "TN0723"),
+        ("policy=BreakClients", "TN0723"),
+        ("host_type=Wasm", "TN0736"),
+        ("host_type=x", "TN0723"),
+    ] {
         let reply = server.http("PUT", &format!("{path}?{query}"), &[stranger], body).await;
         assert_eq!((reply.status, reply.header("tine-error")), (400, Some(code)), "{query}");
     }

@@ -4,9 +4,13 @@
 //! * A request without a token gets a fresh anonymous identity and a token for it; a request with a
 //!   token that does not verify is refused, never treated as anonymous.
 //! * The `Authorization` header wins over the `token` parameter.
+//! * Tokens of other issuers are taken only from those the operator trusts (`issuers.rs`), and verified
+//!   every time, so that a withdrawn key stops working when the issuer's keys are fetched again.
 //! * A remembered verification is only as good as its expiry: that is checked every time.
 
 mod cache;
+mod issuers;
+mod jwks;
 mod keys;
 mod token;
 
@@ -21,10 +25,14 @@ use tine_base::Env;
 use tine_types::{ConnectionId, Identity, Uuid};
 
 use self::cache::TokenCache;
+use self::issuers::{Issuer, Issuers, Known};
+use self::jwks::{KeySet, Verdict};
 use self::keys::Keys;
-use self::token::{Claims, ISSUER};
+use self::token::{Claims, ISSUER, Verified};
+use crate::error::ServerError;
 use crate::limits::WEBSOCKET_TOKEN_SECONDS;
 
+pub use self::issuers::IssuerError;
 pub use self::keys::KeyError;
 pub use self::token::TokenError;
 
@@ -64,18 +72,20 @@ pub(crate) struct Caller {
     claims: Arc<Claims>,
 }
 
-/// Mints and verifies tokens with the server's key.
+/// Mints tokens with the server's key, and verifies those and the ones of trusted issuers.
 pub(crate) struct Authenticator {
     keys: Keys,
     env: Arc<dyn Env>,
     cache: TokenCache,
+    issuers: Arc<Issuers>,
 }
 
 impl Authenticator {
     /// Opens the key files below `data_directory`, making them on the first start.
-    pub fn open(data_directory: &Path, env: Arc<dyn Env>) -> Result<Authenticator, KeyError> {
+    pub fn open(data_directory: &Path, trusted: &[String], env: Arc<dyn Env>) -> Result<Authenticator, ServerError> {
+        let issuers = Arc::new(Issuers::new(trusted, env.clone())?);
         let keys = Keys::open(data_directory, env.as_ref())?;
-        Ok(Authenticator { keys, env, cache: TokenCache::default() })
+        Ok(Authenticator { keys, env, cache: TokenCache::default(), issuers })
     }
 
     /// The public key in PEM.
@@ -90,13 +100,14 @@ impl Authenticator {
 
     /// Whether `token` is one of the administrator; an error when it does not verify.
     pub fn check_admin_token(&self, token: &str) -> Result<bool, TokenError> {
-        Ok(self.is_admin(self.verify(token)?.identity))
+        let claims = token::verify_own(token, &self.keys.verifying, self.env.now_micros())?;
+        Ok(self.is_admin(claims.identity))
     }
 
     /// Verifies the request's token; an error when it has none.
-    pub fn caller_required(&self, headers: &HeaderMap, parameter: Option<&str>) -> Result<Caller, AuthError> {
+    pub async fn caller_required(&self, headers: &HeaderMap, parameter: Option<&str>) -> Result<Caller, AuthError> {
         let token = find_token(headers, parameter)?.ok_or(AuthError::Required)?;
-        Ok(self.verify(token)?)
+        Ok(self.verify(token).await?)
     }
 
     /// A new identity nobody had before, with a token that does not expire.
@@ -128,7 +139,7 @@ impl Authenticator {
         new_caller(claims, token.into())
     }
 
-    fn verify(&self, token: &str) -> Result<Caller, TokenError> {
+    async fn verify(&self, token: &str) -> Result<Caller, TokenError> {
         let now_micros = self.env.now_micros();
         if let Some(caller) = self.cache.get(token) {
             return match caller.claims.expired(now_micros) {
@@ -136,10 +147,52 @@ impl Authenticator {
                 false => Ok(caller),
             };
         }
-        let claims = token::verify(token, &self.keys.verifying, now_micros)?;
-        let caller = new_caller(claims, token.into());
-        self.cache.insert(&caller);
-        Ok(caller)
+        match token::verify(token, &self.keys.verifying, now_micros)? {
+            Verified::Own(claims) => {
+                let caller = new_caller(claims, token.into());
+                self.cache.insert(&caller);
+                Ok(caller)
+            }
+            Verified::Foreign(foreign) => {
+                let Some(issuer) = self.issuers.find(&foreign.issuer) else {
+                    return Err(TokenError::ForeignIssuer(foreign.issuer));
+                };
+                self.check_with(issuer, |keys| foreign.check(keys)).await?;
+                Ok(new_caller(foreign.into_claims(now_micros)?, token.into()))
+            }
+        }
+    }
+
+    /// Runs `check` with the issuer's keys, and once more with new ones when it knows better than they do.
+    async fn check_with(&self, issuer: &Arc<Issuer>, check: impl Fn(&KeySet) -> Verdict) -> Result<(), TokenError> {
+        let known = match self.issuers.known(issuer) {
+            Known::Fresh(keys) => Some(keys),
+            Known::Aging(keys) => {
+                let (issuers, issuer) = (self.issuers.clone(), issuer.clone());
+                tokio::spawn(async move { issuers.refresh(&issuer).await });
+                Some(keys)
+            }
+            Known::Nothing => None,
+        };
+        let verdict = match known.map(|keys| check(&keys)) {
+            Some(verdict @ (Verdict::Fits | Verdict::Wrong)) => verdict,
+            Some(Verdict::NoSuchKey) | None => {
+                self.issuers.refresh(issuer).await;
+                match self.issuers.known(issuer) {
+                    Known::Fresh(keys) | Known::Aging(keys) => check(&keys),
+                    Known::Nothing => return Err(TokenError::KeysUnavailable(issuer.url().to_owned())),
+                }
+            }
+        };
+        match verdict {
+            Verdict::Fits => Ok(()),
+            Verdict::Wrong | Verdict::NoSuchKey => Err(TokenError::Invalid),
+        }
+    }
+
+    /// Keys of other issuers remembered now.
+    pub fn issuer_keys(&self) -> usize {
+        self.issuers.key_count()
     }
 
     /// Verified tokens remembered now.

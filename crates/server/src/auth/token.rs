@@ -1,9 +1,9 @@
 //! Tokens: JSON web tokens signed with ES256, and the identity they stand for.
 //!
-//! Only the server's own key is known here, so the algorithm is fixed: a header that names any other
-//! one is refused before anything else is looked at. The signature is checked first and the claims
-//! afterwards, whatever the issuer, so that a foreign token which this server signed again for a
-//! WebSocket address is taken too.
+//! Tokens of this server are ES256 and nothing else. The signature is checked with its key first and
+//! the claims afterwards, whatever the issuer, so that a foreign token which this server signed again
+//! for a WebSocket address is taken too. A token that the own key does not fit and that names another
+//! issuer is left to that issuer's keys ([`Foreign`]).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -12,6 +12,7 @@ use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
 use serde_json::{Map, Value, json};
 use tine_types::Identity;
 
+use super::jwks::{KeySet, Verdict};
 use crate::limits::{CLAIM_BYTES_MAX, TOKEN_BYTES_MAX};
 
 /// The issuer this server names in tokens it mints.
@@ -25,9 +26,12 @@ pub enum TokenError {
     /// Not three parts of base64, not JSON, another algorithm, or a signature that does not fit.
     #[error("Invalid token: InvalidToken")]
     Invalid,
-    /// The signature is not ours and the token names another issuer.
-    #[error("Invalid token: issuer `{0}` is not this server; tokens of other issuers are not accepted")]
+    /// The signature is not ours and the token names an issuer that is not trusted.
+    #[error("Invalid token: issuer `{0}` is neither this server nor one that it trusts (--trusted-issuer)")]
     ForeignIssuer(String),
+    /// The keys of a trusted issuer are not to be had at present.
+    #[error("the keys of issuer `{0}` cannot be fetched at present; try again later")]
+    KeysUnavailable(String),
     /// A claim is missing, empty or too long.
     #[error("Invalid token: claim `{0}` is missing, empty or longer than 128 bytes")]
     BadClaim(&'static str),
@@ -48,6 +52,7 @@ impl TokenError {
             TokenError::BadClaim(_) => "TN0712",
             TokenError::IdentityMismatch => "TN0713",
             TokenError::Expired => "TN0714",
+            TokenError::KeysUnavailable(_) => "TN0717",
         }
     }
 }
@@ -106,8 +111,49 @@ pub fn sign(claims: &Claims, key: &SigningKey) -> String {
     text
 }
 
-/// Verifies a token signed with `key` and derives its identity.
-pub fn verify(text: &str, key: &VerifyingKey, now_micros: i64) -> Result<Claims, TokenError> {
+/// A token that this server's key does not fit and that names another issuer.
+#[derive(Debug)]
+pub struct Foreign<'a> {
+    /// The issuer it names; not verified yet.
+    pub issuer: String,
+    algorithm: String,
+    key_id: Option<String>,
+    signed: &'a str,
+    signature: Vec<u8>,
+    fields: Map<String, Value>,
+}
+
+impl Foreign<'_> {
+    /// What the keys of the issuer say of the signature.
+    pub fn check(&self, keys: &KeySet) -> Verdict {
+        keys.verify(&self.algorithm, self.key_id.as_deref(), self.signed.as_bytes(), &self.signature)
+    }
+
+    /// The claims, after [`Self::check`] found that the signature fits.
+    pub fn into_claims(self, now_micros: i64) -> Result<Claims, TokenError> {
+        check_claims(self.fields, now_micros)
+    }
+}
+
+/// What a token turned out to be.
+#[derive(Debug)]
+pub enum Verified<'a> {
+    /// Signed with the server's own key, with valid claims.
+    Own(Claims),
+    /// To be verified with the keys of its issuer.
+    Foreign(Foreign<'a>),
+}
+
+/// Verifies a token that must be signed with `key`.
+pub fn verify_own(text: &str, key: &VerifyingKey, now_micros: i64) -> Result<Claims, TokenError> {
+    match verify(text, key, now_micros)? {
+        Verified::Own(claims) => Ok(claims),
+        Verified::Foreign(foreign) => Err(TokenError::ForeignIssuer(foreign.issuer)),
+    }
+}
+
+/// Verifies a token signed with `key` and derives its identity, or takes apart one of another issuer.
+pub fn verify<'a>(text: &'a str, key: &VerifyingKey, now_micros: i64) -> Result<Verified<'a>, TokenError> {
     if text.len() > TOKEN_BYTES_MAX {
         return Err(TokenError::Invalid);
     }
@@ -115,21 +161,23 @@ pub fn verify(text: &str, key: &VerifyingKey, now_micros: i64) -> Result<Claims,
     let (header, payload) = signed.split_once('.').ok_or(TokenError::Invalid)?;
     let header = decode_object(header)?;
     let fields = decode_object(payload)?;
-    let signature_fits = header.get("alg").and_then(Value::as_str) == Some("ES256")
-        && BASE64
-            .decode(signature)
-            .ok()
-            .and_then(|bytes| Signature::from_slice(&bytes).ok())
-            .is_some_and(|signature| key.verify(signed.as_bytes(), &signature).is_ok());
-    if !signature_fits {
-        return Err(match fields.get("iss").and_then(Value::as_str) {
-            Some(issuer) if issuer != ISSUER && issuer.len() <= CLAIM_BYTES_MAX => {
-                TokenError::ForeignIssuer(issuer.to_owned())
-            }
-            _ => TokenError::Invalid,
-        });
+    let signature = BASE64.decode(signature).map_err(|_| TokenError::Invalid)?;
+    let algorithm = header.get("alg").and_then(Value::as_str).unwrap_or("");
+    let fits = |signature: Signature| key.verify(signed.as_bytes(), &signature).is_ok();
+    if algorithm == "ES256" && Signature::from_slice(&signature).is_ok_and(fits) {
+        return Ok(Verified::Own(check_claims(fields, now_micros)?));
     }
-    check_claims(fields, now_micros)
+    match fields.get("iss").and_then(Value::as_str) {
+        Some(issuer) if issuer != ISSUER && issuer.len() <= CLAIM_BYTES_MAX => Ok(Verified::Foreign(Foreign {
+            issuer: issuer.to_owned(),
+            algorithm: algorithm.to_owned(),
+            key_id: header.get("kid").and_then(Value::as_str).map(str::to_owned),
+            signed,
+            signature,
+            fields,
+        })),
+        _ => Err(TokenError::Invalid),
+    }
 }
 
 fn check_claims(fields: Map<String, Value>, now_micros: i64) -> Result<Claims, TokenError> {

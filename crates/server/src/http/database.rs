@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tine_host::{ClientPolicy, DatabaseInfo, HostError, PublishPlan, PublishRequest, Published};
 use tine_module::SourceBundle;
 use tine_types::Identity;
+use tine_types::module_def::ModuleDef;
 
 use super::{Who, content_type, forks, read_body};
 use crate::error::RequestError;
@@ -100,8 +101,7 @@ pub(crate) async fn pre_publish(
     };
     let program = read_program(&shared, &parameters, &headers, body).await?;
     let actor = identified.actor();
-    let plan =
-        shared.blocking(move |host| host.plan(&name, &actor, &program).map_err(RequestError::Publish)).await?;
+    let plan = shared.blocking(move |host| host.plan(&name, &actor, &program).map_err(RequestError::Publish)).await?;
     let text = plan.render(colored);
     let value = match &plan {
         PublishPlan::Update(plan) => json!({ "AutoMigrate": {
@@ -282,18 +282,20 @@ pub(crate) async fn identity(
     Ok(if is_main { fork.database_identity() } else { fork.fork_identity() }.to_hex())
 }
 
-/// `GET /v1/database/:name/schema?version=10`.
+/// `GET /v1/database/:name/schema?version=9|10`.
 pub(crate) async fn schema(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, RequestError> {
     let parameters = Parameters::parse(query.as_deref().unwrap_or(""))?;
-    if parameters.get("version") != Some("10") {
-        return Err(RequestError::BadParameter { name: "version", expected: "10" });
-    }
+    let to_json = match parameters.get("version") {
+        Some("9") => super::schema_v9::to_json_v9,
+        Some("10") => ModuleDef::to_json,
+        _ => return Err(RequestError::BadParameter { name: "version", expected: "9 or 10" }),
+    };
     let fork = shared.host.resolve(&name)?;
-    Ok(super::json(StatusCode::OK, &fork.module().def().to_json()))
+    Ok(super::json(StatusCode::OK, &to_json(fork.module().def())))
 }
 
 #[cfg(test)]

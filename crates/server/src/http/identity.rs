@@ -24,7 +24,7 @@ pub(crate) async fn websocket_token(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, RequestError> {
-    let identified = Identified::find(&shared, &headers, query.as_deref())?;
+    let identified = Identified::find(&shared, &headers, query.as_deref()).await?;
     let short = shared.auth.mint_websocket(identified.required()?);
     Ok(super::json(StatusCode::OK, &json!({ "token": &*short.token })))
 }
@@ -43,7 +43,7 @@ pub(crate) async fn verify(
     headers: HeaderMap,
 ) -> Result<StatusCode, RequestError> {
     let claimed = parse_identity(&identity)?;
-    let identified = Identified::find(&shared, &headers, query.as_deref())?;
+    let identified = Identified::find(&shared, &headers, query.as_deref()).await?;
     match identified.required()?.identity == claimed {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(RequestError::OtherIdentity(identity)),

@@ -9,6 +9,8 @@ mod database;
 mod forks;
 mod identity;
 mod logs;
+mod request_id;
+mod schema_v9;
 mod system;
 
 use std::sync::Arc;
@@ -92,9 +94,9 @@ pub(crate) struct Identified {
 }
 
 impl Identified {
-    fn find(shared: &Shared, headers: &HeaderMap, query: Option<&str>) -> Result<Identified, RequestError> {
+    async fn find(shared: &Shared, headers: &HeaderMap, query: Option<&str>) -> Result<Identified, RequestError> {
         let parameters = Parameters::parse(query.unwrap_or(""))?;
-        let (caller, has_token) = match shared.auth.caller_required(headers, parameters.get("token")) {
+        let (caller, has_token) = match shared.auth.caller_required(headers, parameters.get("token")).await {
             Ok(caller) => (caller, true),
             Err(AuthError::Required) => (shared.auth.mint_anonymous(), false),
             Err(error) => return Err(error.into()),
@@ -127,7 +129,7 @@ impl Identified {
 
 /// Identifies the caller for all database routes.
 async fn identify(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    let identified = match Identified::find(&shared, request.headers(), request.uri().query()) {
+    let identified = match Identified::find(&shared, request.headers(), request.uri().query()).await {
         Ok(identified) => identified,
         Err(error) => return error.into_response(),
     };
@@ -147,8 +149,10 @@ async fn identify(State(shared): State<Arc<Shared>>, mut request: Request, next:
 /// Counts, times and traces a request, and answers for CORS.
 async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     shared.metrics.requests.increment();
-    let id = shared.next_id();
-    let span = tracing::debug_span!("request", id, method = %request.method(), path = request.uri().path());
+    let id = request_id::find_or_make(request.headers(), &*shared.env);
+    let id_text = id.to_str().unwrap_or("");
+    // At the level of what is logged by default, so that every event tells which request it belongs to.
+    let span = tracing::info_span!("request", id = id_text, method = %request.method(), path = request.uri().path());
     let is_preflight =
         request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let limit = shared.limits.request_timeout;
@@ -166,6 +170,7 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
         shared.metrics.requests_failed.increment();
     }
     span.in_scope(|| tracing::debug!(status = status.as_u16(), "answered"));
+    response.headers_mut().insert(request_id::HEADER, id);
     allow_other_origins(response.headers_mut(), is_preflight);
     response
 }
@@ -173,13 +178,13 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
 fn allow_other_origins(headers: &mut HeaderMap, is_preflight: bool) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     if is_preflight {
-        let allowed = "authorization, accept, content-type, tine-admin-token";
+        let allowed = "authorization, accept, content-type, tine-admin-token, x-request-id";
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("*"));
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(CORS_MAX_AGE));
     } else {
-        let exposed =
-            "spacetime-identity, spacetime-identity-token, spacetime-execution-duration-micros, tine-error, tine-lsn";
+        let exposed = "spacetime-identity, spacetime-identity-token, spacetime-execution-duration-micros, \
+                       tine-error, tine-lsn, x-request-id";
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
     }
 }

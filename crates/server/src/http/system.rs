@@ -66,6 +66,8 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     write_metric(&mut text, "tine_blocking_requests", "gauge", "Requests that occupy a thread.", busy);
     let cached = shared.auth.cached_tokens();
     write_metric(&mut text, "tine_cached_tokens", "gauge", "Verified tokens remembered.", cached);
+    let keys = shared.auth.issuer_keys();
+    write_metric(&mut text, "tine_issuer_keys", "gauge", "Keys of trusted issuers remembered.", keys);
     write_limits(&mut text, &shared);
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (content_type, text).into_response()

@@ -75,7 +75,7 @@ pub(crate) async fn subscribe(
         protocol: handshake.protocol,
         permit,
     };
-    let span = tracing::debug_span!("client", database = name, identity = %caller.identity);
+    let span = tracing::info_span!("client", database = name, identity = %caller.identity);
     tokio::spawn(subscription.run(upgrade).instrument(span));
     Ok(switching_protocols(&handshake))
 }
