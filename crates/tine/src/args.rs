@@ -175,9 +175,31 @@ pub struct ServeArgs {
     /// Do not record calls that failed or changed nothing
     #[arg(long)]
     pub no_call_log: bool,
+    /// Cores to size thread pools for [default: what the cgroup quota and the affinity mask allow]
+    #[arg(long, value_name = "N", env = "TINE_CORES", hide_env_values = true)]
+    pub cores: Option<std::num::NonZeroUsize>,
+    /// Keep each lane thread on a core of its own
+    #[arg(
+        long,
+        env = "TINE_PIN_CORES",
+        hide_env_values = true,
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub pin_cores: bool,
     /// Folder of files to serve below `/app/` beside the API; they are read once, at the start
     #[arg(long = "static", value_name = "DIR")]
     pub static_dir: Option<PathBuf>,
+    /// Issuer whose tokens are accepted beside the server's own, such as https://accounts.example; may be repeated
+    #[arg(
+        long = "trusted-issuer",
+        value_name = "URL",
+        env = "TINE_TRUSTED_ISSUERS",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub trusted_issuers: Vec<String>,
+    #[command(flatten)]
+    pub log: crate::commands::logging::LogArgs,
 }
 
 /// `tine publish`

@@ -13,11 +13,13 @@ pub mod fork;
 pub mod identity;
 pub mod init;
 pub mod list;
+pub mod logging;
 pub mod logs;
 pub mod publish;
 pub mod serve;
 pub mod sql;
 pub mod subscribe;
+pub mod systemd;
 pub mod version;
 
 use tine_client::http::HttpClient;

@@ -1,7 +1,8 @@
 //! `tine serve`
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, IsTerminal as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     path::Path,
     sync::Arc,
@@ -13,8 +14,9 @@ use tine_base::SystemEnv;
 use tine_host::RecoveryProgress;
 use tine_server::{Server, ServerOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
+use super::logging::{self, LogLevel};
+use super::systemd;
 use crate::{
     args::{GlobalArgs, ServeArgs},
     failure::Failure,
@@ -26,6 +28,9 @@ use crate::{
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Recovery shows its progress this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+/// Threads of the runtime beyond the cores. A lane whose module suddenly loops holds one until its
+/// deadline; as many such lanes as threads would stall everybody, and an idle thread costs nothing.
+const SPARE_WORKERS: usize = 4;
 /// Where the files of `--static` are served.
 const STATIC_PATH: &str = "/app/";
 /// Exit status of a server that a second signal ended at once: 128 + SIGINT.
@@ -36,7 +41,7 @@ pub(super) const KILLED_STATUS: i32 = 130;
 /// # Errors
 /// A wrong address, a data directory that is in use or damaged, an address that is taken.
 pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(), Failure> {
-    start_tracing("info");
+    logging::start(&args.log, LogLevel::Info)?;
     raise_file_limit();
     let settings = Settings::load(global)?;
     let listen = resolve_listen(&settings.listen(args.listen.as_deref()).value)?;
@@ -44,6 +49,7 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(),
         .map_err(|source| Failure::File { path: settings.data_dir.clone(), source })?;
     let mut options = ServerOptions::new(listen, settings.data_dir.clone()).open_publish(args.open_publish);
     options.host.call_log = !args.no_call_log;
+    options.trusted_issuers = args.trusted_issuers.clone();
     if let Some(folder) = &args.static_dir {
         let pages = tine_server::read_directory(folder, STATIC_PATH);
         options.pages = pages.map_err(|source| Failure::File { path: folder.clone(), source })?;
@@ -51,7 +57,8 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(),
     let cores = args.cores.unwrap_or(tine_base::cpu::budget().cores).get();
     options.host = options.host.with_cores(cores);
     options.host.pin_lane_threads = args.pin_cores;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(cores + SPARE_WORKERS).enable_all().build()?;
     runtime.block_on(serve(options, &settings, output))
 }
 
@@ -70,8 +77,10 @@ async fn serve(options: ServerOptions, settings: &Settings, output: &Output) -> 
     let written = fs::write(&address_file, format!("{url}\n"));
     written.map_err(|source| Failure::File { path: address_file.clone(), source })?;
     announce(output, &url, &settings.data_dir, started.elapsed())?;
+    systemd::notify(systemd::READY);
 
-    signals.next().await;
+    signals.end_or_hangup().await?;
+    systemd::notify(systemd::STOPPING);
     tracing::info!("ending: finishing open transactions; a second signal ends at once");
     let ended = tokio::select! {
         ended = server.shutdown(SHUTDOWN_TIMEOUT) => ended,
@@ -112,6 +121,22 @@ impl Signals {
             _ = self.terminate.recv() => {}
         }
     }
+
+    /// Like [`Self::next`]. SIGHUP counts too when standard error is a terminal, which is going away
+    /// then; otherwise it is only noted: settings are read at the start, and there is no file to reopen.
+    async fn end_or_hangup(&mut self) -> io::Result<()> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        loop {
+            tokio::select! {
+                () = self.next() => return Ok(()),
+                _ = hangup.recv() => {}
+            }
+            if io::stderr().is_terminal() {
+                return Ok(());
+            }
+            tracing::info!("SIGHUP is ignored: settings are read at the start, and the log goes to standard error");
+        }
+    }
 }
 
 /// Shows how far the recovery of a log is, on standard error, when it takes long enough to wonder.
@@ -147,14 +172,6 @@ pub(super) fn resolve_listen(text: &str) -> Result<SocketAddr, Failure> {
         next: Some("write it as ADDRESS:PORT, for example 127.0.0.1:3000".to_owned()),
     };
     text.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)
-}
-
-/// Sends the server's own log to standard error; `level` is what is logged unless `TINE_LOG` says otherwise.
-pub(super) fn start_tracing(level: &str) {
-    let filter = EnvFilter::try_from_env("TINE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    // Somebody else's subscriber (in a test) may be there already.
-    let _ = subscriber.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init();
 }
 
 /// Every connection and log segment is an open file; the usual soft limit of 1,024 is far below what

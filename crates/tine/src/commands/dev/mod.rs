@@ -39,7 +39,8 @@ use self::{
     server::{DevServer, PAGES_PATH},
     watch::Watcher,
 };
-use super::serve::{KILLED_STATUS, Signals, raise_file_limit, start_tracing};
+use super::logging::{self, LogArgs, LogLevel};
+use super::serve::{KILLED_STATUS, Signals, raise_file_limit};
 use crate::{
     args::GlobalArgs,
     consent::{self, Consent},
@@ -111,7 +112,7 @@ pub(super) enum Event {
 /// A project without a module, a server that does not start, and output that nobody takes. What is wrong
 /// with the module is shown instead, and waited for.
 pub fn run(args: &DevArgs, global: &GlobalArgs, output: &Output) -> Result<(), Failure> {
-    start_tracing("warn");
+    logging::start(&LogArgs::default(), LogLevel::Warn)?;
     raise_file_limit();
     let settings = Settings::load(global)?;
     let project = Project::find(&args.path, args.database.as_deref(), args.static_dir.as_deref())?;
