@@ -137,12 +137,14 @@ fn given_code(line: &str) -> Option<(&str, &str)> {
     Some((code, name.rsplit("::").next()?))
 }
 
-fn is_shipped(path: &str) -> bool {
+/// Whether a file is a source that ends up in the binary.
+pub fn is_shipped(path: &str) -> bool {
     let shipped = path.starts_with("crates/") || path.starts_with("sdks/");
     shipped && path.ends_with(".rs") && !path.contains("/tests") && !path.ends_with("_test.rs")
 }
 
-fn is_code(text: &str) -> bool {
+/// Whether a text is an error code.
+pub fn is_code(text: &str) -> bool {
     text.len() == 6 && text.starts_with("TN") && text[2..].bytes().all(|byte| byte.is_ascii_digit())
 }
 
