@@ -135,7 +135,9 @@ fn rows_that_do_not_fit_are_kept_until_somebody_agrees() {
     desk.ok("game", &["call", ".", "add", "Ada"]);
     write_module(&desk, "", "nick");
     let refused = dev.next("incompatible");
-    assert!(refused["message"].as_str().is_some_and(|message| message.contains("nick")), "{refused}");
+    for text in [&refused["message"], &refused["plan"]] {
+        assert!(text.as_str().is_some_and(|text| text.contains("nick")), "{refused}");
+    }
     assert!(refused["next"].as_str().is_some_and(|next| next.contains("--yes=clear")), "{refused}");
     assert_eq!(rows(&desk, "SELECT name FROM person"), json!([["hello Ada"]]));
     assert_eq!(dev.stop(), 0);
@@ -148,6 +150,28 @@ fn rows_that_do_not_fit_are_kept_until_somebody_agrees() {
     dev.next("incompatible");
     dev.next("published");
     assert_eq!(rows(&desk, "SELECT nick FROM person"), json!([]));
+    assert_eq!(dev.stop(), 0);
+}
+
+#[test]
+fn clients_that_cannot_follow_are_disconnected() {
+    let desk = desk();
+    let dev = desk.start("game", &["dev", "--throwaway"]);
+    let listening = dev.next("listening");
+    dev.next("published");
+    let url = listening["url"].as_str().expect("an address");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut client = runtime.block_on(async {
+        let mut client = Connection::connect(ConnectOptions::new(url, "game")).await.expect("connected");
+        client.subscribe(1, &["SELECT * FROM person"]).await.expect("subscribed");
+        client
+    });
+    let with_column =
+        MODULE.replace("%BODY%", "").replace("%COLUMN%: t.string()", "name: t.string(), age: t.u8().default(7)");
+    desk.write("game/src/index.ts", &with_column);
+    dev.next("published");
+    runtime.block_on(client.recv()).expect_err("it is told to come again");
+    runtime.block_on(Connection::connect(ConnectOptions::new(url, "game"))).expect("and may");
     assert_eq!(dev.stop(), 0);
 }
 

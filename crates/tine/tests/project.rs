@@ -62,12 +62,16 @@ fn settings_say_where_they_come_from() {
     let desk = Desk::new();
     desk.write("tine.toml", "server = \"http://127.0.0.1:4001\"\nlisten = \"127.0.0.1:4002\"\n");
     desk.write(".tine/context.toml", "database = \"game\"\ndata_dir = \"data\"\n");
-    let output = desk.command("", &["config", "show", "--json", "--token", "secret"]).env("TINE_CREDENTIALS", "c.json").output();
+    let output =
+        desk.command("", &["config", "show", "--json", "--token", "secret"]).env("TINE_CREDENTIALS", "c.json").output();
     let shown: Value = serde_json::from_slice(&output.expect("it runs").stdout).expect("JSON");
     let setting = |name: &str| {
         let found = shown["settings"].as_array().expect("a list").iter().find(|setting| setting["name"] == name);
         let found = found.unwrap_or_else(|| panic!("no {name} in {shown}"));
-        (found["value"].as_str().unwrap_or_default().to_owned(), found["origin"].as_str().unwrap_or_default().to_owned())
+        (
+            found["value"].as_str().unwrap_or_default().to_owned(),
+            found["origin"].as_str().unwrap_or_default().to_owned(),
+        )
     };
     let ends = |(value, origin): (String, String), value_end: &str, origin_end: &str| {
         assert!(value.ends_with(value_end) && origin.ends_with(origin_end), "{value} from {origin}");
@@ -191,8 +195,11 @@ fn damage_is_found_before_it_is_restored() {
         assert!(!desk.path("new").exists(), "{}", path.display());
         fs::write(path, content).expect("written");
     }
-    fs::write(desk.path("good/backup.json"), fs::read_to_string(desk.path("good/backup.json")).expect("there").replace("VERSION", "../VERSION"))
-        .expect("written");
+    fs::write(
+        desk.path("good/backup.json"),
+        fs::read_to_string(desk.path("good/backup.json")).expect("there").replace("VERSION", "../VERSION"),
+    )
+    .expect("written");
     let (_, error) = desk.fails("", &["restore", "good", "--data-dir", "new"]);
     assert!(error["message"].as_str().is_some_and(|message| message.contains("outside")), "{error}");
     fs::remove_file(desk.path("good/backup.json")).expect("removed");
@@ -209,9 +216,11 @@ fn the_doctor_finds_what_is_wrong() {
     let (desk, server, _) = with_server();
     desk.ok("", &["call", ".", "add", "one"]);
     let status = |checks: &Value, what: &str| -> String {
-        let found = checks["checks"].as_array().expect("a list").iter().find(|check| {
-            check["check"].as_str().is_some_and(|name| name.starts_with(what))
-        });
+        let found = checks["checks"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .find(|check| check["check"].as_str().is_some_and(|name| name.starts_with(what)));
         found.unwrap_or_else(|| panic!("no `{what}` in {checks}"))["status"].as_str().expect("text").to_owned()
     };
     let checks = desk.json("", &["doctor"]);
@@ -221,10 +230,14 @@ fn the_doctor_finds_what_is_wrong() {
     assert_eq!(server.stop(), 0);
     let stopped = desk.command("", &["doctor", "--json"]).env("TINE_LISTEN", "127.0.0.1:0").output().expect("it runs");
     let checks: Value = serde_json::from_slice(&stopped.stdout).expect("JSON");
-    assert_eq!((stopped.status.code(), status(&checks, "server"), status(&checks, "address")), (Some(0), "warn".into(), "ok".into()));
+    assert_eq!(
+        (stopped.status.code(), status(&checks, "server"), status(&checks, "address")),
+        (Some(0), "warn".into(), "ok".into())
+    );
 
     let doctor = || {
-        let output = desk.command("", &["doctor", "--json"]).env("TINE_LISTEN", "127.0.0.1:0").output().expect("it runs");
+        let output =
+            desk.command("", &["doctor", "--json"]).env("TINE_LISTEN", "127.0.0.1:0").output().expect("it runs");
         (output.status.code(), serde_json::from_slice::<Value>(&output.stdout).expect("JSON"))
     };
     let token = desk.path("data/keys/admin-token");
@@ -234,7 +247,9 @@ fn the_doctor_finds_what_is_wrong() {
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("set");
 
     // Damage in the middle of a log: many records follow.
-    let log = contents(&desk.path("data/databases")).into_iter().find(|(path, _)| path.extension().is_some_and(|e| e == "log"));
+    let log = contents(&desk.path("data/databases"))
+        .into_iter()
+        .find(|(path, _)| path.extension().is_some_and(|e| e == "log"));
     let log = log.filter(|(path, _)| path.parent().is_some_and(|folder| folder.ends_with("log"))).expect("a log");
     let mut damaged = log.1.clone();
     damaged[100] ^= 0xff;

@@ -9,6 +9,8 @@
 //! - A save that does not compile, or whose tables the stored rows do not fit, changes nothing: the module
 //!   that ran goes on, its clients stay connected, and the reason is shown at its line.
 //! - Rows are deleted only with consent: `--yes=clear`, or the word `clear` typed at the terminal.
+//! - Clients stay connected over a publish unless they could not follow it; then they are disconnected
+//!   without asking, since whoever changes the module changes its clients next.
 //! - Nothing is published that is equal to what was published or refused last.
 
 mod project;
@@ -26,7 +28,7 @@ use std::{
 use clap::Args;
 use tine_client::{
     ClientError,
-    http::{CONTENT_TYPE_SOURCE, HttpClient, PublishOptions},
+    http::{CONTENT_TYPE_SOURCE, HttpClient, PublishOptions, PublishPlan, Published},
 };
 use tine_host::LogRecord;
 use tine_module::SourceBundle;
@@ -56,6 +58,8 @@ const EVENTS_MAX: usize = 1_024;
 const EARLY_RECORDS_MAX: usize = 100;
 /// Code of a module that the stored rows do not fit.
 const INCOMPATIBLE: &str = "TN0352";
+/// Code of a module that connected clients could not follow.
+const BREAKS_CLIENTS: &str = "TN0617";
 /// What is typed to agree to deleting the rows.
 const CLEAR_WORD: &str = "clear";
 
@@ -184,18 +188,15 @@ impl Dev<'_> {
             return Ok(());
         }
         self.refused = None;
-        self.publish(program, bundle.files.len(), PublishOptions::default(), started)
+        self.publish(program, bundle.files.len(), started)
     }
 
-    fn publish(
-        &mut self,
-        program: Vec<u8>,
-        files: usize,
-        options: PublishOptions,
-        started: Instant,
-    ) -> Result<(), Failure> {
+    fn publish(&mut self, program: Vec<u8>, files: usize, started: Instant) -> Result<(), Failure> {
         let name = self.project.database.clone();
-        let published = self.client.publish(Some(&name), CONTENT_TYPE_SOURCE, program.clone(), options);
+        let published = match self.send(&program, PublishOptions::default()) {
+            Err(error) if error.shown_code() == BREAKS_CLIENTS => self.send_breaking(&program, error),
+            published => published,
+        };
         let following = self.last.take().is_some_and(|last| last.following);
         self.last = Some(Attempt { program: program.clone(), following });
         match published {
@@ -208,22 +209,47 @@ impl Dev<'_> {
         }
     }
 
+    fn send(&self, program: &[u8], options: PublishOptions) -> Result<Published, ClientError> {
+        self.client.publish(Some(&self.project.database), CONTENT_TYPE_SOURCE, program.to_vec(), options)
+    }
+
+    /// What would happen to data and clients; nothing if the server cannot tell.
+    fn plan(&self, program: &[u8]) -> Option<PublishPlan> {
+        self.client.pre_publish(&self.project.database, CONTENT_TYPE_SOURCE, program.to_vec(), false).ok()
+    }
+
+    /// Publishes although clients have to be disconnected, if that is all there is against it.
+    fn send_breaking(&self, program: &[u8], refusal: ClientError) -> Result<Published, ClientError> {
+        match self.plan(program) {
+            Some(PublishPlan::Update { token, .. }) => {
+                self.send(program, PublishOptions { break_clients: Some(token), ..PublishOptions::default() })
+            }
+            _ => Err(refusal),
+        }
+    }
+
     /// The stored rows do not fit: clears them if that was agreed to, and else asks.
     fn decide(&mut self, program: Vec<u8>, files: usize, error: ClientError) -> Result<(), Failure> {
+        let plan = match self.plan(&program) {
+            Some(PublishPlan::Incompatible { text, .. }) => Some(text),
+            _ => None,
+        };
         if self.may_clear {
-            self.reporter.clearing(&error)?;
+            self.reporter.clearing(&error, plan.as_deref())?;
             return self.publish_cleared(program, files);
         }
         self.refused = Some(program);
-        self.reporter.incompatible(&error, io::stdin().is_terminal())
+        self.reporter.incompatible(&error, plan.as_deref(), io::stdin().is_terminal())
     }
 
     fn publish_cleared(&mut self, program: Vec<u8>, files: usize) -> Result<(), Failure> {
         let started = Instant::now();
-        let options = PublishOptions { clear: true, ..PublishOptions::default() };
-        let name = self.project.database.clone();
-        match self.client.publish(Some(&name), CONTENT_TYPE_SOURCE, program, options) {
-            Ok(_) => self.reporter.published(&name, true, files, started.elapsed()),
+        let published = match self.send(&program, PublishOptions { clear: true, ..PublishOptions::default() }) {
+            Err(error) if error.shown_code() == BREAKS_CLIENTS => self.send_breaking(&program, error),
+            published => published,
+        };
+        match published {
+            Ok(_) => self.reporter.published(&self.project.database, true, files, started.elapsed()),
             Err(error) => self.reporter.failed(&Failure::Client { source: error, next: None }),
         }
     }

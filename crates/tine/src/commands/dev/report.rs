@@ -69,30 +69,41 @@ impl<'a> Reporter<'a> {
 
     /// A save was not published; what ran goes on.
     pub fn failed(&self, failure: &Failure) -> Result<(), Failure> {
-        self.problem("error", failure.code(), &failure.to_string(), None)
+        self.problem("error", failure.code(), &failure.to_string(), None, None)
     }
 
     /// The rows do not fit; somebody has to decide.
-    pub fn incompatible(&self, error: &ClientError, can_ask: bool) -> Result<(), Failure> {
+    pub fn incompatible(&self, error: &ClientError, plan: Option<&str>, can_ask: bool) -> Result<(), Failure> {
         let next = match can_ask {
             true => format!("save a module that fits, or type `{CLEAR_WORD}` and Enter to delete all rows"),
             false => "save a module that fits, or start with --yes=clear to delete all rows".to_owned(),
         };
-        self.problem("incompatible", error.shown_code(), &error.to_string(), Some(&next))
+        self.problem("incompatible", error.shown_code(), &error.to_string(), plan, Some(&next))
     }
 
     /// The rows do not fit, and are about to be deleted as agreed.
-    pub fn clearing(&self, error: &ClientError) -> Result<(), Failure> {
-        self.problem("incompatible", error.shown_code(), &error.to_string(), Some("deleting all rows, as --yes says"))
+    pub fn clearing(&self, error: &ClientError, plan: Option<&str>) -> Result<(), Failure> {
+        let next = Some("deleting all rows, as --yes says");
+        self.problem("incompatible", error.shown_code(), &error.to_string(), plan, next)
     }
 
-    fn problem(&self, event: &str, code: &str, message: &str, next: Option<&str>) -> Result<(), Failure> {
+    /// `plan` says in several lines what `message` says in one; people get the better of the two.
+    fn problem(
+        &self,
+        event: &str,
+        code: &str,
+        message: &str,
+        plan: Option<&str>,
+        next: Option<&str>,
+    ) -> Result<(), Failure> {
         if self.output.is_json() {
-            return self.output.json(&json!({ "event": event, "code": code, "message": message, "next": next }));
+            let event = json!({ "event": event, "code": code, "message": message, "plan": plan, "next": next });
+            return self.output.json(&event);
         }
         let head = self.palette.paint(Style::Red, &format!("error[{code}]"));
+        let text = printable(plan.unwrap_or(message).trim_end());
         let next = next.map(|next| format!("  next: {next}"));
-        self.output.lines([format!("{head}: {}", printable(message))].into_iter().chain(next))
+        self.output.lines([format!("{head}: {text}")].into_iter().chain(next))
     }
 
     /// The page was read again.

@@ -163,7 +163,9 @@ mod tests {
             fs::create_dir_all(path.parent().expect("it has one")).expect("made");
             fs::write(&path, "x").expect("written");
         };
-        ["src/index.ts", "a.mjs", "README.md", ".tine/data/x.ts", "node_modules/p/index.js"].map(write);
+        for path in ["src/index.ts", "a.mjs", "README.md", ".tine/data/x.ts", "node_modules/p/index.js"] {
+            write(path);
+        }
         let outside = [PathBuf::from("/no/such/file.ts")];
         let look = look_at_sources(folder.path(), &outside);
         let mut names: Vec<_> = look.keys().filter_map(|path| path.file_name()?.to_str()).collect();
