@@ -194,8 +194,9 @@ async fn stopped_with_log() -> (TestServer, Owned, PathBuf, u64) {
 
 #[tokio::test]
 async fn a_torn_tail_is_cut_off_and_the_rest_is_there() {
-    // How the tail is torn, and how many of the 50 rows may be missing for it.
-    let damages: [(&str, fn(&Path, u64)); 3] = [
+    /// How a tail is torn: in a segment of which so many bytes are used.
+    type Damage = fn(&Path, u64);
+    let damages: [(&str, Damage); 3] = [
         ("half a frame behind the end", |segment, used| write_at(segment, used, &[0x55; 11])),
         ("garbage behind the end", |segment, used| write_at(segment, used, &[0xff; 300])),
         ("the last bytes missing", |segment, used| write_at(segment, used - 5, &[0; 5])),

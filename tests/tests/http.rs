@@ -91,7 +91,8 @@ fn call_and_its_statuses() {
     let procedure = call("population", &json_type, "[]");
     assert_eq!((procedure.status, procedure.json()), (200, json!(2)));
 
-    let cases: [(&str, &[(&str, &str)], &str, u16); 14] = [
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, u16);
+    let cases: [Case<'_>; 14] = [
         ("refuse", &json_type, r#"["because"]"#, 530),
         ("trap", &json_type, "[]", 530),
         ("no_such_function", &json_type, "[]", 404),
