@@ -52,9 +52,10 @@ impl<W: Worker> Inner<W> {
     /// Runs jobs that never were in the queue. The state is `Running`.
     pub fn run_inline(self: &Arc<Self>, mut worker: Box<W>, jobs: &mut Vec<W::Job>) {
         let turn = Turn { began: Instant::now(), length: self.lanes.options.inline_max, inline: true };
-        let reads = jobs.iter().filter(|job| W::class(job) == Class::Read).count();
         // Both conversions keep the allocation.
         let mut batch = VecDeque::from(std::mem::take(jobs));
+        sabotage(self.lanes.options.sabotage, &mut batch, |job| W::class(job) == Class::Read);
+        let reads = batch.iter().filter(|job| W::class(job) == Class::Read).count();
         let ended = self.run_batch(&mut worker, &mut batch, reads, turn.began, true);
         *jobs = Vec::from(batch);
         match ended {
@@ -155,7 +156,10 @@ impl<W: Worker> Inner<W> {
         if left > 0 {
             self.lanes.counters.left_queue(left, wait_ns);
         }
-        sabotage(self.lanes.options.sabotage, &mut taken.jobs, |job| W::class(job) == Class::Read);
+        if self.lanes.options.sabotage != Sabotage::None {
+            sabotage(self.lanes.options.sabotage, &mut taken.jobs, |job| W::class(job) == Class::Read);
+            taken.reads = taken.jobs.iter().filter(|job| W::class(job) == Class::Read).count();
+        }
         if taken.jobs.is_empty() {
             return match queue.entries.front() {
                 Some(Entry::Lease(_)) if taken.expired.is_empty() => match queue.entries.pop_front() {
