@@ -82,6 +82,11 @@ pub(crate) enum Job {
     Scheduled {
         entry: ScheduledEntry,
     },
+    /// A call that the module itself queued.
+    Immediate {
+        function: Box<str>,
+        arguments: Bytes,
+    },
     /// Others need the memory.
     DropInstance,
 }
@@ -111,6 +116,7 @@ impl Job {
         match self {
             Job::Client { share, .. } | Job::Query { share, .. } => share.bytes,
             Job::Call { arguments: CallArguments::Bsatn(bytes), .. } => bytes.len(),
+            Job::Immediate { arguments, .. } => arguments.len(),
             Job::Sql { text, .. } => text.len(),
             Job::Publish { job, .. } => job.program.len(),
             _ => 0,
@@ -140,7 +146,7 @@ impl Job {
             Job::ResumeSchedules { reply, .. } => gone(reply),
             Job::Publish { reply, .. } => gone(reply),
             Job::Client { .. } | Job::Query { .. } | Job::Disconnect { .. } => {}
-            Job::Scheduled { .. } | Job::DropInstance => {}
+            Job::Scheduled { .. } | Job::Immediate { .. } | Job::DropInstance => {}
         }
     }
 }
@@ -176,6 +182,7 @@ impl ForkWorker {
                 self.reply(reply, Ok(result), started.elapsed());
             }
             Job::Scheduled { entry } => self.run_scheduled(entry),
+            Job::Immediate { function, arguments } => self.run_immediate(&function, arguments),
             Job::DropInstance => self.drop_instance(),
         }
     }

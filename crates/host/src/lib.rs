@@ -18,6 +18,7 @@ mod fork;
 mod forks;
 mod handle;
 mod host;
+mod immediate;
 mod housekeeping;
 mod instances;
 mod jobs;

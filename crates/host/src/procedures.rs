@@ -317,6 +317,10 @@ impl CallHost for ProcedureHost<'_> {
         committed.map(drop).map_err(|failure| Self::failed(failure.to_string()))
     }
 
+    fn schedule_immediate(&mut self, function: &str, arguments: Vec<u8>) -> Result<(), SyscallError> {
+        self.task.fork.schedule_immediate(function, arguments)
+    }
+
     fn abort_transaction(&mut self) -> Result<(), SyscallError> {
         if self.lease.is_none() {
             return Err(no_transaction());

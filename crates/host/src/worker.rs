@@ -118,6 +118,10 @@ impl CallHost for ReducerHost<'_> {
     fn abort_transaction(&mut self) -> Result<(), SyscallError> {
         Err(not_a_procedure())
     }
+
+    fn schedule_immediate(&mut self, function: &str, arguments: Vec<u8>) -> Result<(), SyscallError> {
+        self.fork.schedule_immediate(function, arguments)
+    }
 }
 
 fn not_a_procedure() -> SyscallError {
