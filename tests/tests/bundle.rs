@@ -244,6 +244,27 @@ fn what_cannot_run_is_refused_when_it_is_published() {
 }
 
 #[test]
+fn a_call_queued_by_the_module_runs_after_it_whatever_becomes_of_it() {
+    let Some((folder, _)) = bundle() else { return };
+    let server = TestServer::shared();
+    let code = "import { volatile_nonatomic_schedule_immediate as queueCall } from \"spacetime:sys@2.0\";\n\
+        export const put = db.reducer({ id: t.u32() }, (ctx, { id }) => { ctx.db.item.insert({ id }); });\n\
+        export const queue = db.reducer(() => {\n\
+          queueCall(\"put\", Uint8Array.of(7, 0, 0, 0));\n\
+          try { queueCall(\"nothing\", new Uint8Array()); } catch (error) {\n\
+            if (error instanceof errors.HostCallFailure) throw new SenderError(\"queued all the same\");\n\
+          }\n\
+        });";
+    let (client, _) = publish(server, "queued", &small(folder, "queued", code)).expect("published");
+    let refused = client.call("queued", "queue", &json!([])).expect_err("it throws");
+    assert_eq!(refused.to_string(), "queued all the same");
+    wait::until_true("the queued call", || {
+        let rows = client.sql("queued", "SELECT id FROM item").expect("read");
+        rows[0].rows == [[json!(7)]]
+    });
+}
+
+#[test]
 fn a_new_bundle_replaces_the_old_and_a_bad_one_does_not() {
     let Some((folder, _)) = bundle() else { return };
     let server = TestServer::shared();
