@@ -141,6 +141,9 @@ impl Host {
         self.authorize(&database, actor, "reset database")?;
         let compiled = self.compile(&program)?;
         let _one_at_a_time = self.changing();
+        if database.is_main(fork) {
+            database.check_unlocked()?;
+        }
         let before = database.fork(fork)?;
         let staged = database.stage(fork, None)?;
         let run_on = schedules_follow(before.schedules_run(), before.schedules_run_on(), staged.id);

@@ -1,7 +1,8 @@
 //! The control store: which databases exist, what they are called and who owns them. Itself a store, so it has the same log,
 //! recovery and poisoning as any database.
 //!
-//! Format of a row (BSATN), keyed by the database's identity: `u8` version, owner, option of name, creation time in microseconds.
+//! Format of a row (BSATN), keyed by the database's identity: `u8` version, owner, option of name, creation time in microseconds,
+//! and from version 2 on whether the database is locked.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,9 @@ use tine_types::bsatn::{BsatnWrite, DecodeError, Reader};
 use crate::HostError;
 
 const DATABASES: KeyspaceId = KeyspaceId::new(1);
-const ROW_VERSION: u8 = 1;
+const ROW_VERSION: u8 = 2;
+/// Rows of this version have no lock; they are read as not locked.
+const ROW_VERSION_WITHOUT_LOCK: u8 = 1;
 
 /// How long a change of the control store may take to reach stable storage before the request fails.
 const DURABLE_WITHIN: Duration = Duration::from_secs(30);
@@ -30,6 +33,8 @@ pub(crate) struct DatabaseRow {
     pub owner: Identity,
     pub name: Option<Arc<str>>,
     pub created_micros: i64,
+    /// Refuses to be deleted and to start over.
+    pub locked: bool,
 }
 
 impl DatabaseRow {
@@ -44,13 +49,14 @@ impl DatabaseRow {
             None => out.put_u8(1),
         }
         out.put_i64(self.created_micros);
+        out.put_bool(self.locked);
         out
     }
 
     fn decode(key: &[u8], value: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(value);
         let version = reader.u8()?;
-        if version != ROW_VERSION {
+        if version != ROW_VERSION && version != ROW_VERSION_WITHOUT_LOCK {
             return Err(DecodeError::InvalidTag { position: 0, tag: version });
         }
         let row = DatabaseRow {
@@ -58,6 +64,7 @@ impl DatabaseRow {
             owner: reader.identity()?,
             name: if reader.option()? { Some(reader.str()?.into()) } else { None },
             created_micros: reader.i64()?,
+            locked: version == ROW_VERSION && reader.bool()?,
         };
         reader.finish()?;
         Ok(row)

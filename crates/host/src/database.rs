@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(crate) struct Database {
     pub owner: Identity,
     pub name: Option<Arc<str>>,
     pub created_micros: i64,
+    /// Refuses to be deleted and to start over. Changed together with the control store's row.
+    pub locked: AtomicBool,
     pub store: Store,
     pub log: Arc<ModuleLog>,
     durability: Arc<watch::Sender<Durability>>,
@@ -44,6 +47,14 @@ pub(crate) struct Database {
 }
 
 impl Database {
+    /// Refuses what a lock is there to prevent.
+    pub fn check_unlocked(&self) -> Result<(), HostError> {
+        match self.locked.load(Ordering::Acquire) {
+            true => Err(HostError::Locked(self.address(MAIN))),
+            false => Ok(()),
+        }
+    }
+
     /// Opens the store in `directory`, which exists afterwards.
     pub fn open(
         host: Arc<HostShared>,
@@ -69,6 +80,7 @@ impl Database {
             owner: row.owner,
             name: row.name,
             created_micros: row.created_micros,
+            locked: AtomicBool::new(row.locked),
             store,
             log,
             durability,

@@ -126,6 +126,8 @@ pub struct DatabaseInfo {
     pub created_micros: i64,
     /// Names of its forks, `main` first.
     pub forks: Vec<String>,
+    /// Whether it refuses to be deleted and to start over.
+    pub locked: bool,
 }
 
 impl Host {
@@ -338,6 +340,7 @@ impl Host {
             owner,
             name: name.map(Into::into),
             created_micros: self.shared().env.now_micros(),
+            locked: false,
         }
     }
 
@@ -379,6 +382,7 @@ impl Host {
         }
         self.authorize(&database, actor, "delete database")?;
         let _one_at_a_time = self.changing();
+        database.check_unlocked()?;
         let others: Vec<String> = fork_names(&database).into_iter().filter(|name| name != MAIN).collect();
         if !others.is_empty() && !with_forks {
             return Err(HostError::ForksPresent(others));
@@ -390,6 +394,31 @@ impl Host {
         let path = self.database_directory(database.identity);
         let io = |source| HostError::Io { action: format!("removing {}", path.display()), source };
         self.shared().env.remove_dir_all(&path).map_err(io)
+    }
+
+    /// Locks or unlocks a database: while it is locked it cannot be deleted and its main cannot start over.
+    /// Its other forks can, and all of them can be published to.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`], [`HostError::NotAuthorized`]; the control store's.
+    pub fn set_locked(&self, address: &str, actor: &Actor, locked: bool) -> Result<(), HostError> {
+        let (database, _) = self.locate(address)?;
+        self.authorize(&database, actor, if locked { "lock database" } else { "unlock database" })?;
+        let _one_at_a_time = self.changing();
+        // Deleted while this waited: its row must not come back.
+        if self.database_of(database.identity).is_none() {
+            return Err(HostError::NotFound(address.to_owned()));
+        }
+        let row = DatabaseRow {
+            identity: database.identity,
+            owner: database.owner,
+            name: database.name.clone(),
+            created_micros: database.created_micros,
+            locked,
+        };
+        self.0.control.lock().put(&row)?;
+        database.locked.store(locked, Ordering::Release);
+        Ok(())
     }
 
     /// The right to create or delete databases, or to change names of forks.
@@ -451,6 +480,7 @@ fn describe(database: &Database) -> DatabaseInfo {
         owner: database.owner,
         created_micros: database.created_micros,
         forks: fork_names(database),
+        locked: database.locked.load(Ordering::Acquire),
     }
 }
 

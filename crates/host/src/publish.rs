@@ -10,8 +10,9 @@ use tine_module::CompiledModule;
 use tine_store::{ForkId, WriteError};
 use tine_tables::{DatabaseSchema, SchemaError, TableError, TableId};
 
-use crate::HostError;
+use crate::{CallFailure, HostError};
 use crate::client::{CloseReason, Requester};
+use crate::logs::LogLevel;
 use crate::meta::Meta;
 use crate::module::ActiveModule;
 use crate::plan::{PlanStep, UpdatePlan};
@@ -111,10 +112,22 @@ impl ForkWorker {
                     not_before_micros: i64::MIN,
                 },
             );
-            return executed.result.map(drop).map_err(|failure| HostError::InitFailed(failure.to_string()));
+            return executed.result.map(drop).map_err(|failure| HostError::InitFailed(self.init_failure(&failure)));
         }
         let publisher = job.publisher.clone();
         self.commit_administration(CallKind::Publish, &publisher)
+    }
+
+    /// What the publisher is told of an `init` that failed: all of it. The module's log, where a caller's
+    /// details go, may belong to a database that does not come to be.
+    fn init_failure(&self, failure: &CallFailure) -> String {
+        if let CallFailure::Failed { .. } = failure
+            && let Some(record) = self.fork.log.recent(Some(1), Some(&self.fork.name())).pop()
+            && record.level == LogLevel::Panic
+        {
+            return record.trace.as_deref().unwrap_or(&record.message).to_owned();
+        }
+        failure.to_string()
     }
 
     /// Commits the open transaction as something that an administrator did.

@@ -233,7 +233,7 @@ fn host_status(error: &HostError) -> StatusCode {
         HostError::NotFound(_) => StatusCode::NOT_FOUND,
         HostError::NotRetained { .. } => StatusCode::GONE,
         HostError::NameTaken(_) | HostError::ForksPresent(_) => StatusCode::CONFLICT,
-        HostError::NotAuthorized { .. } | HostError::AdminRequired => StatusCode::FORBIDDEN,
+        HostError::NotAuthorized { .. } | HostError::AdminRequired | HostError::Locked(_) => StatusCode::FORBIDDEN,
         HostError::InvalidName(_)
         | HostError::Compile(_)
         | HostError::Load(_)

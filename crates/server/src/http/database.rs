@@ -14,7 +14,7 @@ use tine_module::SourceBundle;
 use tine_types::Identity;
 use tine_types::module_def::ModuleDef;
 
-use super::{Who, content_type, forks, read_body};
+use super::{Identified, Who, content_type, forks, read_body};
 use crate::error::RequestError;
 use crate::parameters::Parameters;
 use crate::server::Shared;
@@ -219,6 +219,7 @@ fn database_json(database: &DatabaseInfo, forks: Vec<Value>) -> Value {
         "name": database.name.as_deref(),
         "identity": database.identity.to_hex(),
         "owner": database.owner.to_hex(),
+        "locked": database.locked,
         "forks": forks,
     })
 }
@@ -260,6 +261,35 @@ pub(crate) async fn delete(
         Ok(()) | Err(HostError::NotFound(_)) => Ok(StatusCode::OK.into_response()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// `POST /v1/database/:name/lock`: a locked database refuses to be deleted and to start over.
+pub(crate) async fn lock(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Extension(identified): Who,
+) -> Result<StatusCode, RequestError> {
+    set_locked(&shared, name, &identified, true).await
+}
+
+/// `POST /v1/database/:name/unlock`.
+pub(crate) async fn unlock(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Extension(identified): Who,
+) -> Result<StatusCode, RequestError> {
+    set_locked(&shared, name, &identified, false).await
+}
+
+async fn set_locked(
+    shared: &Arc<Shared>,
+    name: String,
+    identified: &Identified,
+    locked: bool,
+) -> Result<StatusCode, RequestError> {
+    let actor = identified.actor();
+    shared.blocking(move |host| Ok(host.set_locked(&name, &actor, locked)?)).await?;
+    Ok(StatusCode::OK)
 }
 
 /// `GET /v1/database/:name/names`.

@@ -50,6 +50,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
             "/v1/database/{name}",
             get(database::show).put(database::publish).post(database::publish).delete(database::delete),
         )
+        .route("/v1/database/{name}/lock", post(database::lock))
+        .route("/v1/database/{name}/unlock", post(database::unlock))
         .route("/v1/database/{name}/names", get(database::names))
         .route("/v1/database/{name}/identity", get(database::identity))
         .route("/v1/database/{name}/schema", get(database::schema))
