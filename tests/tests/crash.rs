@@ -32,8 +32,7 @@ const CLIENTS: u32 = 4;
 const DEPTH: usize = 32;
 
 /// A client that appends its own count and remembers how far it was confirmed.
-async fn append_until_cut(options: ConnectOptions, client: u32, first: u32, total: Arc<AtomicU64>) -> (u32, u32) {
-    let mut connection = Connection::connect(options).await.expect("connected");
+async fn append_until_cut(mut connection: Connection, client: u32, first: u32, total: Arc<AtomicU64>) -> (u32, u32) {
     let (mut sent, mut confirmed) = (first, first);
     loop {
         let batch: Vec<ClientMessage> = (sent..confirmed + DEPTH as u32)
@@ -72,9 +71,17 @@ async fn nothing_confirmed_is_lost_to_kill_nine() {
     let mut confirmed_in_all = 0;
     for round in 0..rounds {
         let total = Arc::new(AtomicU64::new(0));
-        let options = || ConnectOptions::new(server.url(), &database.name).with_confirmed(true);
-        let start = |client| tokio::spawn(append_until_cut(options(), client, next[client as usize], total.clone()));
-        let clients: Vec<_> = (0..CLIENTS).map(start).collect();
+        let mut clients = Vec::new();
+        for client in 0..CLIENTS {
+            let options = ConnectOptions::new(server.url(), &database.name).with_confirmed(true);
+            let connection = Connection::connect(options).await.expect("connected");
+            clients.push((connection, client));
+        }
+        // All are there before the first begins: none may meet the kill on its way in.
+        let start = |(connection, client): (Connection, u32)| {
+            tokio::spawn(append_until_cut(connection, client, next[client as usize], total.clone()))
+        };
+        let clients: Vec<_> = clients.into_iter().map(start).collect();
         // A few milliseconds in, at another phase of the group commit each round.
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         while total.load(Ordering::Relaxed) < 20 {
