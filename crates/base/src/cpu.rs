@@ -41,8 +41,8 @@ pub fn pin_current_thread(number: usize) -> bool {
             return false;
         }
         let count = usize::try_from(libc::CPU_COUNT(&allowed)).unwrap_or(0).max(1);
-        let cores = (0..libc::CPU_SETSIZE as usize).filter(|&core| libc::CPU_ISSET(core, &allowed));
-        let Some(core) = cores.skip(number % count).next() else { return false };
+        let mut cores = (0..libc::CPU_SETSIZE as usize).filter(|&core| libc::CPU_ISSET(core, &allowed));
+        let Some(core) = cores.nth(number % count) else { return false };
         libc::CPU_SET(core, &mut only);
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &only) == 0
     }
