@@ -192,7 +192,7 @@ fn publish_on_lane(handle: &ForkHandle, job: PublishJob) -> Result<Lsn, HostErro
 fn published(handle: &ForkHandle, lsn: Lsn, created: bool) -> Published {
     Published {
         database_identity: handle.database_identity(),
-        name: handle.database.name.clone(),
+        name: handle.database.name(),
         fork: handle.fork_name(),
         created,
         lsn,

@@ -1,8 +1,8 @@
 //! The control store: which databases exist, what they are called and who owns them. Itself a store, so it has the same log,
 //! recovery and poisoning as any database.
 //!
-//! Format of a row (BSATN), keyed by the database's identity: `u8` version, owner, option of name, creation time in microseconds,
-//! and from version 2 on whether the database is locked.
+//! Format of a row (BSATN), keyed by the database's identity: `u8` version, owner, array of names, creation time in microseconds,
+//! whether the database is locked. Version 1 had an option of one name, and no lock; it is still read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,10 @@ use crate::HostError;
 
 const DATABASES: KeyspaceId = KeyspaceId::new(1);
 const ROW_VERSION: u8 = 2;
-/// Rows of this version have no lock; they are read as not locked.
-const ROW_VERSION_WITHOUT_LOCK: u8 = 1;
+const ROW_VERSION_ONE_NAME: u8 = 1;
+
+/// Names of one database; nobody needs more than a few, and each is looked at on every change of names.
+pub(crate) const NAMES_MAX: usize = 64;
 
 /// How long a change of the control store may take to reach stable storage before the request fails.
 const DURABLE_WITHIN: Duration = Duration::from_secs(30);
@@ -31,23 +33,22 @@ const DURABLE_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) struct DatabaseRow {
     pub identity: Identity,
     pub owner: Identity,
-    pub name: Option<Arc<str>>,
+    /// The first is the one it is shown by.
+    pub names: Vec<Arc<str>>,
     pub created_micros: i64,
     /// Refuses to be deleted and to start over.
     pub locked: bool,
 }
 
+/// Length of a name in BSATN.
+const NAME_SIZE_MIN: usize = 4;
+
 impl DatabaseRow {
     fn encode(&self) -> Vec<u8> {
         let mut out = vec![ROW_VERSION];
         out.put_identity(&self.owner);
-        match &self.name {
-            Some(name) => {
-                out.put_u8(0);
-                out.put_str(name);
-            }
-            None => out.put_u8(1),
-        }
+        out.put_len(self.names.len());
+        self.names.iter().for_each(|name| out.put_str(name));
         out.put_i64(self.created_micros);
         out.put_bool(self.locked);
         out
@@ -56,13 +57,19 @@ impl DatabaseRow {
     fn decode(key: &[u8], value: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(value);
         let version = reader.u8()?;
-        if version != ROW_VERSION && version != ROW_VERSION_WITHOUT_LOCK {
+        if version != ROW_VERSION && version != ROW_VERSION_ONE_NAME {
             return Err(DecodeError::InvalidTag { position: 0, tag: version });
         }
+        let owner = reader.identity()?;
+        let count = match version {
+            ROW_VERSION_ONE_NAME => usize::from(reader.option()?),
+            _ => reader.array_len(NAME_SIZE_MIN)?,
+        };
+        let names = (0..count).map(|_| Ok(reader.str()?.into())).collect::<Result<_, DecodeError>>()?;
         let row = DatabaseRow {
             identity: Reader::new(key).identity()?,
-            owner: reader.identity()?,
-            name: if reader.option()? { Some(reader.str()?.into()) } else { None },
+            owner,
+            names,
             created_micros: reader.i64()?,
             locked: version == ROW_VERSION && reader.bool()?,
         };
@@ -76,7 +83,7 @@ impl DatabaseRow {
 pub struct RecordedDatabase {
     /// Its identity.
     pub identity: Identity,
-    /// Its name, if it has one.
+    /// The name it is shown by, if it has one.
     pub name: Option<Arc<str>>,
     /// Its folder, from the data directory.
     pub folder: PathBuf,
@@ -102,7 +109,7 @@ pub fn recorded_databases(records: impl Iterator<Item = LogRecord>) -> Result<Ve
     let decode = |(key, value): (&bytes::Bytes, &bytes::Bytes)| {
         let row = DatabaseRow::decode(key, value).map_err(|_| HostError::Damaged("database row"))?;
         let folder = Path::new("databases").join(row.identity.to_hex());
-        Ok(RecordedDatabase { identity: row.identity, name: row.name, folder })
+        Ok(RecordedDatabase { identity: row.identity, name: row.names.into_iter().next(), folder })
     };
     rows.iter().map(decode).collect()
 }

@@ -32,7 +32,8 @@ pub(crate) struct Database {
     pub host: Arc<HostShared>,
     pub identity: Identity,
     pub owner: Identity,
-    pub name: Option<Arc<str>>,
+    /// What it is called by; the first is the one it is shown by. Changed together with the control store's row.
+    pub names: RwLock<Vec<Arc<str>>>,
     pub created_micros: i64,
     /// Refuses to be deleted and to start over. Changed together with the control store's row.
     pub locked: AtomicBool,
@@ -47,6 +48,22 @@ pub(crate) struct Database {
 }
 
 impl Database {
+    /// The name it is shown by, if it has one.
+    pub fn name(&self) -> Option<Arc<str>> {
+        self.names.read().first().cloned()
+    }
+
+    /// What the control store keeps of it.
+    pub fn row(&self) -> DatabaseRow {
+        DatabaseRow {
+            identity: self.identity,
+            owner: self.owner,
+            names: self.names.read().clone(),
+            created_micros: self.created_micros,
+            locked: self.locked.load(Ordering::Acquire),
+        }
+    }
+
     /// Refuses what a lock is there to prevent.
     pub fn check_unlocked(&self) -> Result<(), HostError> {
         match self.locked.load(Ordering::Acquire) {
@@ -78,7 +95,7 @@ impl Database {
             host,
             identity: row.identity,
             owner: row.owner,
-            name: row.name,
+            names: RwLock::new(row.names),
             created_micros: row.created_micros,
             locked: AtomicBool::new(row.locked),
             store,
@@ -92,7 +109,7 @@ impl Database {
 
     /// The name for people: the database's name or its identity, with the fork's unless it is main.
     pub fn address(&self, fork: &str) -> String {
-        let database = self.name.as_deref().map_or_else(|| self.identity.to_hex(), str::to_owned);
+        let database = self.name().map_or_else(|| self.identity.to_hex(), |name| name.to_string());
         if fork == MAIN { database } else { format!("{database}@{fork}") }
     }
 

@@ -57,6 +57,9 @@ pub enum HostError {
     /// Deleting a database that still has forks needs consent.
     #[error("the database has forks: {}; delete them first or ask for all of them with ?forks=true", .0.join(", "))]
     ForksPresent(Vec<String>),
+    /// More names than a database may have.
+    #[error("a database may have at most {0} names")]
+    TooManyNames(usize),
     /// The database is locked against deleting it and starting it over.
     #[error("`{0}` is locked: it cannot be deleted or reset until its owner unlocks it")]
     Locked(String),
@@ -175,6 +178,7 @@ impl HostError {
             HostError::ForksPresent(_) => "TN0610",
             HostError::MainFork(_) => "TN0611",
             HostError::Locked(_) => "TN0635",
+            HostError::TooManyNames(_) => "TN0636",
             HostError::NeverConfirmed => "TN0612",
             HostError::DirectoryInUse(_) => "TN0613",
             HostError::WrongVersion { .. } => "TN0614",

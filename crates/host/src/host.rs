@@ -18,7 +18,7 @@ use tine_types::{ConnectionId, Identity};
 use crate::client::Actor;
 use crate::clients::ClientKey;
 use crate::code_cache;
-use crate::control::{Control, DatabaseRow};
+use crate::control::{Control, DatabaseRow, NAMES_MAX};
 use crate::database::Database;
 use crate::handle::ForkHandle;
 use crate::housekeeping::Housekeeping;
@@ -72,7 +72,7 @@ struct Directory {
 
 impl Directory {
     fn add(&mut self, database: Arc<Database>) {
-        if let Some(name) = &database.name {
+        for name in database.names.read().iter() {
             self.names.insert(name.clone(), database.identity);
         }
         for fork in database.store.forks() {
@@ -82,9 +82,8 @@ impl Directory {
     }
 
     fn remove(&mut self, identity: Identity) {
-        if let Some(name) = self.databases.remove(&identity).and_then(|database| database.name.clone()) {
-            self.names.remove(&name);
-        }
+        self.databases.remove(&identity);
+        self.names.retain(|_, database| *database != identity);
         self.fork_identities.retain(|_, (database, _)| *database != identity);
     }
 }
@@ -118,8 +117,10 @@ pub struct Host(Arc<Inner>);
 pub struct DatabaseInfo {
     /// Identity of the database; also of its `main`.
     pub identity: Identity,
-    /// Its name, if it has one.
+    /// The name it is shown by, if it has one.
     pub name: Option<Arc<str>>,
+    /// All its names, that one first.
+    pub names: Vec<Arc<str>>,
     /// Who owns it.
     pub owner: Identity,
     /// Microseconds since the Unix epoch.
@@ -338,7 +339,7 @@ impl Host {
         DatabaseRow {
             identity: Identity::from_claims("tine:database", &format!("{:032x}", u128::from_le_bytes(random))),
             owner,
-            name: name.map(Into::into),
+            names: name.map(Into::into).into_iter().collect(),
             created_micros: self.shared().env.now_micros(),
             locked: false,
         }
@@ -351,7 +352,7 @@ impl Host {
         create: impl FnOnce(&Arc<Database>) -> Result<(), HostError>,
     ) -> Result<Arc<Database>, HostError> {
         let _one_at_a_time = self.changing();
-        if let Some(name) = &row.name {
+        for name in &row.names {
             check_name(name)?;
             if self.0.directory.read().names.contains_key(name) {
                 return Err(HostError::NameTaken(name.to_string()));
@@ -409,15 +410,64 @@ impl Host {
         if self.database_of(database.identity).is_none() {
             return Err(HostError::NotFound(address.to_owned()));
         }
-        let row = DatabaseRow {
-            identity: database.identity,
-            owner: database.owner,
-            name: database.name.clone(),
-            created_micros: database.created_micros,
-            locked,
-        };
-        self.0.control.lock().put(&row)?;
+        self.0.control.lock().put(&DatabaseRow { locked, ..database.row() })?;
         database.locked.store(locked, Ordering::Release);
+        Ok(())
+    }
+
+    /// Calls a database by these names and no others; the first is the one it is shown by. Open connections stay.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`], [`HostError::NotAuthorized`]; [`HostError::InvalidName`], [`HostError::NameTaken`], after which
+    /// no name has changed; [`HostError::TooManyNames`].
+    pub fn set_names(&self, address: &str, actor: &Actor, names: &[String]) -> Result<(), HostError> {
+        self.change_names(address, actor, |_| names.to_vec())
+    }
+
+    /// Calls a database by one more name.
+    ///
+    /// # Errors
+    /// As for [`Host::set_names`].
+    pub fn add_name(&self, address: &str, actor: &Actor, name: &str) -> Result<(), HostError> {
+        self.change_names(address, actor, |present| {
+            let mut names: Vec<String> = present.iter().map(ToString::to_string).collect();
+            names.push(name.to_owned());
+            names
+        })
+    }
+
+    fn change_names(
+        &self,
+        address: &str,
+        actor: &Actor,
+        change: impl FnOnce(&[Arc<str>]) -> Vec<String>,
+    ) -> Result<(), HostError> {
+        let (database, _) = self.locate(address)?;
+        self.authorize(&database, actor, "change the names of database")?;
+        let _one_at_a_time = self.changing();
+        if self.database_of(database.identity).is_none() {
+            return Err(HostError::NotFound(address.to_owned()));
+        }
+        let mut names: Vec<Arc<str>> = Vec::new();
+        let wanted = change(&database.names.read());
+        for name in wanted {
+            check_name(&name)?;
+            let owner = self.0.directory.read().names.get(name.as_str()).copied();
+            if owner.is_some_and(|owner| owner != database.identity) {
+                return Err(HostError::NameTaken(name));
+            }
+            if !names.iter().any(|own| **own == *name) {
+                names.push(name.into());
+            }
+        }
+        if names.len() > NAMES_MAX {
+            return Err(HostError::TooManyNames(NAMES_MAX));
+        }
+        self.0.control.lock().put(&DatabaseRow { names: names.clone(), ..database.row() })?;
+        let mut directory = self.0.directory.write();
+        directory.names.retain(|_, owner| *owner != database.identity);
+        directory.names.extend(names.iter().map(|name| (name.clone(), database.identity)));
+        *database.names.write() = names;
         Ok(())
     }
 
@@ -476,7 +526,8 @@ impl Host {
 fn describe(database: &Database) -> DatabaseInfo {
     DatabaseInfo {
         identity: database.identity,
-        name: database.name.clone(),
+        name: database.name(),
+        names: database.names.read().clone(),
         owner: database.owner,
         created_micros: database.created_micros,
         forks: fork_names(database),

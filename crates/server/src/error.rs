@@ -235,6 +235,7 @@ fn host_status(error: &HostError) -> StatusCode {
         HostError::NameTaken(_) | HostError::ForksPresent(_) => StatusCode::CONFLICT,
         HostError::NotAuthorized { .. } | HostError::AdminRequired | HostError::Locked(_) => StatusCode::FORBIDDEN,
         HostError::InvalidName(_)
+        | HostError::TooManyNames(_)
         | HostError::Compile(_)
         | HostError::Load(_)
         | HostError::Schema(_)

@@ -54,3 +54,46 @@ async fn every_reply_carries_the_id_of_its_request() {
     let preflight = server.http("OPTIONS", "/v1/database/people/sql", &bearer, b"").await;
     assert!(preflight.header("access-control-allow-headers").is_some_and(|list| list.contains("x-request-id")));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_answers_to_all_its_names() {
+    let server = TestServer::with_people().await;
+    let admin = server.admin();
+    let typescript = ("content-type", "text/typescript");
+    let module = common::MODULE.as_bytes();
+    assert_eq!(server.http("PUT", "/v1/database/others", &[typescript, admin], module).await.status, 200);
+    let path = "/v1/database/people/names";
+    let added = server.http("POST", path, &[admin], b"folks").await;
+    assert_eq!((added.status, &added.json()["Success"]["domain"]), (200, &json!("folks")));
+    assert_eq!(server.get("/v1/database/folks/names").await.json(), json!({ "names": ["people", "folks"] }));
+    let identity = server.get("/v1/database/folks/identity").await.body;
+    let taken = server.http("POST", path, &[admin], b"others").await;
+    assert_eq!((taken.status, taken.json()), (401, json!({ "PermissionDenied": { "domain": "others" } })));
+    let cases: [(&str, &[(&str, &str)], &str, u16); 7] = [
+        ("POST", &[], "x", 403),
+        ("PUT", &[], "[]", 403),
+        ("POST", &[admin], "No Name", 400),
+        ("PUT", &[admin], "{}", 400),
+        ("PUT", &[admin], "[5]", 400),
+        ("PUT", &[admin], r#"["crowd","others"]"#, 409),
+        ("PUT", &[admin], r#"["crowd","people-2","crowd"]"#, 200),
+    ];
+    for (method, headers, body, status) in cases {
+        let reply = server.http(method, path, headers, body.as_bytes()).await;
+        assert_eq!(reply.status, status, "{method} {body} {reply:?}");
+    }
+    for (name, status) in [("people", 404), ("folks", 404), ("crowd", 200), ("people-2", 200), (identity.as_str(), 200)] {
+        assert_eq!(server.get(&format!("/v1/database/{name}/names")).await.status, status, "{name}");
+    }
+    // The names that were given up are free, and all are remembered.
+    assert_eq!(server.http("POST", "/v1/database/others/names", &[admin], b"people").await.status, 200);
+    let (address, folder) = (server.address, server.folder);
+    server.server.shutdown(std::time::Duration::from_secs(5)).await.expect("ended");
+    let options = tine_server::ServerOptions::new(address, folder.path().to_path_buf());
+    let again = tine_server::Server::start(options, std::sync::Arc::new(tine_base::SystemEnv), |_| {}).await;
+    let again = again.expect("started again");
+    let info = again.host().database("crowd").expect("found");
+    let names: Vec<&str> = info.names.iter().map(AsRef::as_ref).collect();
+    assert_eq!((names, info.identity.to_hex()), (vec!["crowd", "people-2"], identity));
+    assert!(again.host().database("people").is_ok());
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -298,8 +298,61 @@ pub(crate) async fn names(
     Path(name): Path<String>,
 ) -> Result<Response, RequestError> {
     let database = shared.host.database(&name)?;
-    let names: Vec<&str> = database.name.as_deref().into_iter().collect();
+    let names: Vec<&str> = database.names.iter().map(AsRef::as_ref).collect();
     Ok(super::json(StatusCode::OK, &json!({ "names": names })))
+}
+
+/// `POST /v1/database/:name/names`: one more name, as plain text.
+pub(crate) async fn add_name(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Extension(identified): Who,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, RequestError> {
+    let body = read_body(&headers, body, shared.limits.body_bytes_max).await?;
+    let wrong = || RequestError::BadBody("the name is not UTF-8".to_owned());
+    let added = std::str::from_utf8(&body).map_err(|_| wrong())?.trim().to_owned();
+    let identity = shared.host.database(&name)?.identity.to_hex();
+    let (actor, domain) = (identified.actor(), added.clone());
+    let done = shared.blocking(move |host| Ok(host.add_name(&name, &actor, &added))).await?;
+    match done {
+        Ok(()) => {
+            let success = json!({ "Success": { "domain": domain, "database_identity": identity } });
+            Ok(super::json(StatusCode::OK, &success))
+        }
+        Err(error @ HostError::NameTaken(_)) => {
+            let mut response = RequestError::from(error).into_response();
+            let denied = json!({ "PermissionDenied": { "domain": domain } });
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+            *response.body_mut() = Body::from(denied.to_string());
+            Ok(response)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `PUT /v1/database/:name/names`: these names and no others, as a JSON array.
+pub(crate) async fn set_names(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Extension(identified): Who,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, RequestError> {
+    let body = read_body(&headers, body, shared.limits.body_bytes_max).await?;
+    let parsed: Option<Value> = serde_json::from_slice(&body).ok();
+    let texts = |list: Value| match list {
+        Value::Array(list) => list.into_iter().map(|name| name.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    };
+    let wrong = || RequestError::BadBody("expected a JSON array of names".to_owned());
+    let names: Vec<String> = parsed.and_then(texts).ok_or_else(wrong)?;
+    let actor = identified.actor();
+    shared.blocking(move |host| Ok(host.set_names(&name, &actor, &names)?)).await?;
+    Ok(super::json(StatusCode::OK, &json!("Success")))
 }
 
 /// `GET /v1/database/:name/identity`: the identity of the fork that was named, or of the database.

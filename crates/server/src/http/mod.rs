@@ -52,7 +52,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         )
         .route("/v1/database/{name}/lock", post(database::lock))
         .route("/v1/database/{name}/unlock", post(database::unlock))
-        .route("/v1/database/{name}/names", get(database::names))
+        .route("/v1/database/{name}/names", get(database::names).post(database::add_name).put(database::set_names))
         .route("/v1/database/{name}/identity", get(database::identity))
         .route("/v1/database/{name}/schema", get(database::schema))
         .route("/v1/database/{name}/subscribe", any(ws::subscribe))
