@@ -9,7 +9,8 @@ use tine_lanes::{Horizon, Overtaken, Quota, Sequencer};
 #[test]
 fn a_quota_bounds_requests_and_bytes() {
     // Each step: bytes to take, and whether there is room; negative gives back.
-    let cases: &[(usize, usize, &[(i64, bool)])] = &[
+    type Step = (i64, bool);
+    let cases: &[(usize, usize, &[Step])] = &[
         (2, 100, &[(1, true), (1, true), (1, false), (-1, true), (1, true)]),
         (10, 100, &[(60, true), (60, false), (40, true), (1, false), (-60, true), (60, true)]),
         (1, 10, &[(11, false), (10, true)]),
