@@ -1,7 +1,6 @@
 //! `cargo xtask tidy`: the rules of the repository that a compiler does not check.
 
 mod documents;
-mod error_pages;
 mod floors;
 mod sources;
 
@@ -13,7 +12,6 @@ pub fn run() -> anyhow::Result<()> {
     let mut wrong = Vec::new();
     wrong.extend(sources::check(&files));
     wrong.extend(sources::error_codes(&files));
-    wrong.extend(error_pages::check(&files));
     wrong.extend(documents::check(&files));
     wrong.extend(floors::check()?);
     if let Err(error) = process::run(&mut cargo(&["fmt", "--all", "--check"])) {

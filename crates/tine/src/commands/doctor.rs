@@ -91,7 +91,7 @@ impl Check {
 pub fn run(args: &DoctorArgs, global: &GlobalArgs, output: &Output) -> Result<(), Failure> {
     let settings = Settings::load(global)?;
     let directory = settings.data_dir.clone();
-    let mut checks = vec![program(), open_files(), memory_and_cores()];
+    let mut checks = vec![program(), open_files(), processors()];
     let server = server(&settings);
     let runs = server.verdict == Verdict::Fine;
     checks.push(server);
@@ -165,7 +165,7 @@ fn open_files() -> Check {
     }
 }
 
-fn memory_and_cores() -> Check {
+fn processors() -> Check {
     let budget = tine_base::cpu::budget();
     Check::new("processors", Verdict::Fine, format!("{} to use", budget.cores))
 }
