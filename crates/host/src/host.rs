@@ -323,7 +323,7 @@ impl Host {
     /// # Errors
     /// [`HostError::NotFound`].
     pub fn database(&self, address: &str) -> Result<DatabaseInfo, HostError> {
-        Ok(describe(&*self.locate(address)?.0))
+        Ok(describe(&self.locate(address)?.0))
     }
 
     pub(crate) fn authorize(&self, database: &Database, actor: &Actor, action: &'static str) -> Result<(), HostError> {

@@ -5,6 +5,9 @@ mod common;
 use common::TestServer;
 use serde_json::{Value, json};
 
+/// A name and a value.
+type Header<'a> = (&'a str, &'a str);
+
 fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
     let found = list.as_array().expect("a list").iter().find(|item| item["name"] == name);
     found.unwrap_or_else(|| panic!("no {name} in {list}"))
@@ -69,7 +72,7 @@ async fn a_database_answers_to_all_its_names() {
     let identity = server.get("/v1/database/folks/identity").await.body;
     let taken = server.http("POST", path, &[admin], b"others").await;
     assert_eq!((taken.status, taken.json()), (401, json!({ "PermissionDenied": { "domain": "others" } })));
-    let cases: [(&str, &[(&str, &str)], &str, u16); 7] = [
+    let cases: [(&str, &[Header], &str, u16); 7] = [
         ("POST", &[], "x", 403),
         ("PUT", &[], "[]", 403),
         ("POST", &[admin], "No Name", 400),
