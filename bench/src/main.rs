@@ -72,6 +72,8 @@ enum Suite {
     Subscriptions,
     /// Making a fork and calling it
     Forks,
+    /// What ordering costs, and good clients beside bad ones
+    Lanes,
     /// All of them
     All,
 }
@@ -108,6 +110,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wants(Suite::Forks) {
             suites::forks::run(&plan, &mut reporter).await?;
+        }
+        if wants(Suite::Lanes) {
+            suites::lanes::run(&plan, &mut reporter).await?;
         }
         anyhow::Ok(())
     })?;

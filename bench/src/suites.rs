@@ -1,5 +1,6 @@
 //! The suites. Each starts servers of its own, so that none measures what another left behind.
 
 pub mod forks;
+pub mod lanes;
 pub mod reducers;
 pub mod subscriptions;
