@@ -33,6 +33,17 @@ impl Palette {
         Palette { colours: stream.is_terminal() && !refused && !dumb }
     }
 
+    /// Without colours.
+    #[cfg(test)]
+    pub fn plain() -> Palette {
+        Palette { colours: false }
+    }
+
+    /// Whether there are colours.
+    pub fn is_colored(self) -> bool {
+        self.colours
+    }
+
     /// The text in a style.
     pub fn paint(self, style: Style, text: &str) -> String {
         if !self.colours {

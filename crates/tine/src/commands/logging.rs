@@ -8,12 +8,12 @@
 //! Everything goes to standard error, one event a line. Events of a request carry its span with the
 //! request id, which is also the reply's `x-request-id`.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, terminal::Palette};
 
 /// Variables with a filter, the first that is set wins.
 const VARIABLES: [&str; 2] = ["TINE_LOG", "RUST_LOG"];
@@ -75,7 +75,7 @@ pub fn start(args: &LogArgs, default: LogLevel) -> Result<(), Failure> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // Somebody else's subscriber (in a test) may be there already.
     let _ = match args.log_format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Text => builder.with_ansi(Palette::of(&io::stderr()).is_colored()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
     };
     Ok(())
