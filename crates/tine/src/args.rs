@@ -1,8 +1,10 @@
 //! The command line's grammar and its help.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use tine_client::http::ForkPoint;
+use tine_types::Timestamp;
 
 use crate::{
     commands::{
@@ -129,7 +131,7 @@ pub enum Command {
     List,
     /// Delete a database, or one fork of it
     Delete(DeleteArgs),
-    /// Make, list, show, rename and delete forks
+    /// Make, list, draw, show, reset, rename and delete forks
     Fork(ForkArgs),
     /// Show or change who you are at a server
     Identity(IdentityArgs),
@@ -208,7 +210,13 @@ pub struct ServeArgs {
 Examples:
   tine publish quickstart
   tine publish quickstart ./server/src/index.ts
-  tine publish quickstart@exp1 ./server     (that fork only)")]
+  tine publish quickstart@exp1 ./server     (that fork only)
+  tine publish quickstart --dry-run
+  tine publish quickstart --clear --yes=clear
+
+The data is kept: tables, indexes, columns with a default value behind the last one, reducers and so on may be
+added. A module that the data does not fit is refused with the reasons, and one that connected clients could not
+cope with asks first (--yes=break-clients).")]
 pub struct PublishArgs {
     /// Name of the database, or `name@fork`
     #[arg(default_value = HERE)]
@@ -216,6 +224,12 @@ pub struct PublishArgs {
     /// A .ts or .js file, or a folder with src/index.ts or index.ts in it
     #[arg(default_value = ".")]
     pub path: PathBuf,
+    /// Only tell what would change; exit status 1 when the data does not fit
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Give up all data of the database or fork and start over; forks made from it stay
+    #[arg(long, conflicts_with = "dry_run")]
+    pub clear: bool,
 }
 
 /// `tine call`
@@ -348,11 +362,15 @@ pub struct ForkArgs {
 /// Verbs of `tine fork`.
 #[derive(Debug, Subcommand)]
 pub enum ForkCommand {
-    /// Fork a database, or a fork, as it is now
+    /// Fork a database, or a fork, as it is now or as it was
     #[command(after_help = "\
 Examples:
   tine fork create quickstart exp1
-  tine fork create quickstart@exp1 exp2 --ephemeral")]
+  tine fork create quickstart@exp1 exp2 --ephemeral
+  tine fork create quickstart before --at 1234
+  tine fork create quickstart monday --at 2026-11-16T08:00:00Z --ttl 2h
+
+Schedules are paused on a new fork, and its module does not hear of the parent's clients, unless asked for.")]
     Create {
         /// Name or identity of the database, or `name@fork`
         database: String,
@@ -361,6 +379,18 @@ Examples:
         /// Keep it in memory only: gone when the server ends
         #[arg(long)]
         ephemeral: bool,
+        /// Start from an older version: its LSN, or the last one at a time
+        #[arg(long, value_name = "LSN|TIME", value_parser = fork_point)]
+        at: Option<ForkPoint>,
+        /// Delete it by itself after so long, such as 90s, 10m, 2h or 7d, connected clients or not
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        ttl: Option<Duration>,
+        /// Let its schedules run
+        #[arg(long)]
+        resume_schedules: bool,
+        /// Run the module's disconnect hook on it for every client that is connected to the parent
+        #[arg(long, conflicts_with = "at")]
+        disconnect_clients: bool,
     },
     /// List the forks of a database
     #[command(after_help = "Examples:\n  tine fork list quickstart\n  tine fork list quickstart --json")]
@@ -368,6 +398,35 @@ Examples:
         /// Name or identity of the database
         #[arg(default_value = HERE)]
         database: String,
+    },
+    /// Draw the forks of a database as a tree
+    #[command(after_help = "Examples:\n  tine fork tree quickstart")]
+    Tree {
+        /// Name or identity of the database
+        #[arg(default_value = HERE)]
+        database: String,
+    },
+    /// Move a fork's name to another version; connections to the old one are closed
+    #[command(after_help = "\
+Examples:
+  tine fork reset quickstart@exp1 --at 1234
+  tine fork reset quickstart@exp1 --from main
+  tine fork reset quickstart --from winner --yes=clear     (main becomes what winner is)")]
+    Reset {
+        /// The fork, as `name@fork`; a bare name is its main
+        fork: String,
+        /// Another fork of the database, whose version it becomes
+        #[arg(long, value_name = "FORK")]
+        from: Option<String>,
+        /// The version: its LSN, or the last one at a time [default: the newest of --from]
+        #[arg(long, value_name = "LSN|TIME", value_parser = fork_point, required_unless_present = "from")]
+        at: Option<ForkPoint>,
+    },
+    /// Let the schedules of a fork run; what is overdue runs once
+    #[command(after_help = "Examples:\n  tine fork resume quickstart@exp1")]
+    Resume {
+        /// The fork, as `name@fork`
+        fork: String,
     },
     /// Show one fork
     #[command(after_help = "Examples:\n  tine fork show quickstart@exp1\n  tine fork show quickstart     (its main)")]
@@ -411,17 +470,66 @@ impl Command {
 impl ForkCommand {
     fn databases(&mut self) -> Vec<&mut String> {
         match self {
-            ForkCommand::Create { database, .. } | ForkCommand::List { database } => vec![database],
-            ForkCommand::Show { fork } | ForkCommand::Rename { fork, .. } | ForkCommand::Delete { fork } => vec![fork],
+            ForkCommand::Create { database, .. } | ForkCommand::List { database } | ForkCommand::Tree { database } => {
+                vec![database]
+            }
+            ForkCommand::Show { fork }
+            | ForkCommand::Reset { fork, .. }
+            | ForkCommand::Resume { fork }
+            | ForkCommand::Rename { fork, .. }
+            | ForkCommand::Delete { fork } => vec![fork],
         }
     }
+}
+
+/// An LSN, or a time in the form of RFC 3339.
+fn fork_point(text: &str) -> Result<ForkPoint, String> {
+    if let Ok(lsn) = text.parse() {
+        return Ok(ForkPoint::Lsn(lsn));
+    }
+    match Timestamp::from_rfc3339(text) {
+        Ok(_) => Ok(ForkPoint::Time(text.to_owned())),
+        Err(_) => Err("expected an LSN such as 1234, or a time such as 2026-11-21T10:00:00Z".to_owned()),
+    }
+}
+
+/// A duration in one unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let unit_ms = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => 0,
+    };
+    let number: Option<u64> = text[..digits].parse().ok();
+    let milliseconds = number.and_then(|number| number.checked_mul(unit_ms)).filter(|ms| *ms > 0);
+    milliseconds.map(Duration::from_millis).ok_or_else(|| "expected a duration such as 90s, 10m, 2h or 7d".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
-    use super::Cli;
+    use super::{Cli, ForkPoint, duration, fork_point};
+
+    #[test]
+    fn points_and_durations_are_read() {
+        assert_eq!(fork_point("1234"), Ok(ForkPoint::Lsn(1234)));
+        let time = "2026-11-21T10:00:00Z";
+        assert_eq!(fork_point(time), Ok(ForkPoint::Time(time.to_owned())));
+        for wrong in ["", "-1", "yesterday", "2026-11", "12x"] {
+            assert!(fork_point(wrong).is_err(), "{wrong}");
+        }
+        for (text, milliseconds) in [("500ms", 500), ("90s", 90_000), ("10m", 600_000), ("2h", 7_200_000)] {
+            assert_eq!(duration(text).map(|duration| duration.as_millis()), Ok(milliseconds), "{text}");
+        }
+        for wrong in ["", "10", "m", "0s", "-5m", "1.5h", "99999999999999999999s", "10 m"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_grammar_is_sound() {

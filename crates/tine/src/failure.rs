@@ -71,6 +71,16 @@ pub enum Failure {
         /// What to do next.
         next: Option<String>,
     },
+    /// A module cannot be published as it is.
+    #[error("{message}")]
+    Module {
+        /// The stable code of the reason.
+        code: &'static str,
+        /// What is wrong.
+        message: String,
+        /// What to do next.
+        next: Option<String>,
+    },
     /// The sources of a module cannot be collected.
     #[error("{source}")]
     Collect {
@@ -151,6 +161,7 @@ impl Failure {
         match self {
             Failure::Client { source, .. } => source.shown_code(),
             Failure::Collect { source } => source.code(),
+            Failure::Module { code, .. } => code,
             Failure::Serve { source } => source.code(),
             Failure::Usage { .. } => "TN0850",
             Failure::File { .. } => "TN0851",
@@ -177,7 +188,7 @@ impl Failure {
             Failure::Log { .. } | Failure::Backup { .. } => Exit::Storage,
             Failure::NotEmpty { .. } => Exit::Conflict,
             Failure::Unhealthy { .. } => Exit::Failed,
-            Failure::Collect { .. } | Failure::Demo(_) => Exit::Failed,
+            Failure::Collect { .. } | Failure::Module { .. } | Failure::Demo(_) => Exit::Failed,
             Failure::Serve { source } => serve_exit(source),
         }
     }
@@ -209,9 +220,10 @@ impl Failure {
 
     fn next(&self) -> Option<&str> {
         match self {
-            Failure::Client { next, .. } | Failure::Usage { next, .. } | Failure::NotFound { next, .. } => {
-                next.as_deref()
-            }
+            Failure::Client { next, .. }
+            | Failure::Usage { next, .. }
+            | Failure::NotFound { next, .. }
+            | Failure::Module { next, .. } => next.as_deref(),
             Failure::Serve { source } if serve_exit(source) == Exit::Conflict => {
                 Some("end the other server, or choose another --data-dir or --listen")
             }

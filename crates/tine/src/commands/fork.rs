@@ -1,9 +1,13 @@
 //! `tine fork ...`
 
-use std::time::Instant;
+mod tree;
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use tine_client::http::Fork;
+use tine_client::ClientError;
+use tine_client::http::{Fork, ForkOptions, ForkOrigin, ForkPoint};
+use tine_types::Timestamp;
 
 use super::{Context, split_fork};
 use crate::{
@@ -11,6 +15,7 @@ use crate::{
     consent::Consent,
     failure::Failure,
     output::{Table, duration_text},
+    terminal::{Palette, Style},
 };
 
 /// The fork that a bare database name means.
@@ -22,7 +27,26 @@ const MAIN: &str = "main";
 /// The client's.
 pub fn run(context: &Context, command: &ForkCommand) -> Result<(), Failure> {
     match command {
-        ForkCommand::Create { database, name, ephemeral } => create(context, database, name, *ephemeral),
+        ForkCommand::Create { database, name, ephemeral, at, ttl, resume_schedules, disconnect_clients } => {
+            let options = ForkOptions {
+                ephemeral: *ephemeral,
+                at: at.clone(),
+                ttl: *ttl,
+                resume_schedules: *resume_schedules,
+                disconnect_clients: *disconnect_clients,
+            };
+            create(context, database, name, &options)
+        }
+        ForkCommand::Tree { database } => tree(context, database),
+        ForkCommand::Reset { fork, from, at } => reset(context, fork, from.as_deref(), at.as_ref()),
+        ForkCommand::Resume { fork } => {
+            let (database, name) = named(fork)?;
+            let resumed = context.http.resume_fork(database, name)?;
+            if context.output.is_json() {
+                return context.output.json(&as_json(&resumed));
+            }
+            context.output.line(&format!("the schedules of {database}@{name} run"))
+        }
         ForkCommand::List { database } => list(context, database),
         ForkCommand::Show { fork } => {
             let (database, name) = split_fork(fork);
@@ -59,27 +83,34 @@ pub fn delete(context: &Context, database: &str, fork: &str) -> Result<(), Failu
 
 /// A fork for `--json`.
 pub fn as_json(fork: &Fork) -> Value {
-    let parent = fork.parent.as_ref().map(|parent| json!({ "fork": parent.fork, "lsn": parent.lsn }));
-    json!({
-        "name": fork.name, "id": fork.id, "identity": fork.identity, "parent": parent,
-        "head": fork.head, "durability": fork.durability, "created_at": fork.created_at,
-    })
+    let origin = |parent: &ForkOrigin| json!({ "fork": parent.fork, "lsn": parent.lsn });
+    let mut value = json!({
+        "name": fork.name, "id": fork.id, "identity": fork.identity, "parent": fork.parent.as_ref().map(origin),
+        "head": fork.head, "oldest": fork.oldest, "durability": fork.durability, "created_at": fork.created_at,
+        "expires_at": fork.expires_at, "schedules_run": fork.schedules_run,
+    });
+    if !fork.lineage.is_empty() {
+        value["lineage"] = fork.lineage.iter().map(origin).collect();
+    }
+    value
 }
 
 /// Where a fork began, as `parent@lsn`.
 pub fn origin_text(fork: &Fork) -> String {
-    match &fork.parent {
-        Some(parent) => match &parent.fork {
-            Value::String(name) => format!("{name}@{}", parent.lsn),
-            other => format!("#{other}@{}", parent.lsn),
-        },
-        None => "-".to_owned(),
+    fork.parent.as_ref().map_or_else(|| "-".to_owned(), version_text)
+}
+
+/// A version as `fork@lsn`; a fork that was deleted has only its number.
+fn version_text(version: &ForkOrigin) -> String {
+    match &version.fork {
+        Value::String(name) => format!("{name}@{}", version.lsn),
+        other => format!("#{other}@{}", version.lsn),
     }
 }
 
-fn create(context: &Context, database: &str, name: &str, ephemeral: bool) -> Result<(), Failure> {
+fn create(context: &Context, database: &str, name: &str, options: &ForkOptions) -> Result<(), Failure> {
     let start = Instant::now();
-    let fork = context.http.create_fork(database, name, ephemeral)?;
+    let fork = context.http.create_fork_with(database, name, options).map_err(|error| explain(error, database))?;
     let took_us = start.elapsed().as_micros() as u64;
     if context.output.is_json() {
         let mut value = as_json(&fork);
@@ -87,12 +118,50 @@ fn create(context: &Context, database: &str, name: &str, ephemeral: bool) -> Res
         return context.output.json(&value);
     }
     let address = format!("{}@{}", split_fork(database).0, fork.name);
+    let origin = origin_text(&fork);
     context.output.line(&format!(
-        "created {address} ({}) from {} in {}",
+        "created {address} ({}) from {origin} in {}{}",
         fork.durability,
-        origin_text(&fork),
-        duration_text(took_us)
+        duration_text(took_us),
+        fork.expires_at.map(|micros| format!(", until {}", time_text(micros))).unwrap_or_default()
     ))
+}
+
+/// Advice that fits versions.
+fn explain(error: ClientError, database: &str) -> Failure {
+    match error.status() {
+        Some(410) => {
+            let (name, fork) = split_fork(database);
+            let next = format!("`tine fork show {name}@{}` tells the oldest version there is", fork.unwrap_or(MAIN));
+            Failure::Client { source: error, next: Some(next) }
+        }
+        _ => error.into(),
+    }
+}
+
+fn reset(context: &Context, fork: &str, from: Option<&str>, at: Option<&ForkPoint>) -> Result<(), Failure> {
+    let (database, name) = split_fork(fork);
+    let name = name.unwrap_or(MAIN);
+    let question = format!("Give up the present version of `{database}@{name}` and close its connections?");
+    context.confirm(Consent::Clear, &question)?;
+    let reset = context.http.reset_fork(database, name, from, at).map_err(|error| explain(error, fork))?;
+    if context.output.is_json() {
+        return context.output.json(&as_json(&reset));
+    }
+    context.output.line(&format!("{database}@{name} is now {} (fork {})", origin_text(&reset), reset.id))
+}
+
+fn tree(context: &Context, database: &str) -> Result<(), Failure> {
+    let database = split_fork(database).0;
+    let forks = context.http.forks(database)?;
+    if context.output.is_json() {
+        return context.output.json_list("forks", forks.iter().map(as_json).collect());
+    }
+    let palette = Palette::of(&std::io::stdout());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_micros = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+    context.output.line(&palette.paint(Style::Bold, database))?;
+    context.output.lines(tree::draw(&forks, palette, now_micros))
 }
 
 fn list(context: &Context, database: &str) -> Result<(), Failure> {
@@ -100,7 +169,7 @@ fn list(context: &Context, database: &str) -> Result<(), Failure> {
     if context.output.is_json() {
         return context.output.json_list("forks", forks.iter().map(as_json).collect());
     }
-    let mut table = Table::new(["fork", "id", "head", "from", "durability", "created"]);
+    let mut table = Table::new(["fork", "id", "head", "from", "durability", "created", "expires"]);
     for fork in &forks {
         table.row([
             fork.name.clone(),
@@ -109,6 +178,7 @@ fn list(context: &Context, database: &str) -> Result<(), Failure> {
             origin_text(fork),
             fork.durability.clone(),
             created_text(fork),
+            fork.expires_at.map_or_else(|| "-".to_owned(), time_text),
         ]);
     }
     context.output.table(&table)
@@ -122,10 +192,13 @@ fn show(context: &Context, database: &str, fork: &Fork) -> Result<(), Failure> {
         format!("{database}@{}", fork.name),
         format!("  id          {}", fork.id),
         format!("  identity    {}", fork.identity),
-        format!("  from        {}", origin_text(fork)),
+        format!("  from        {}", lineage_text(fork)),
         format!("  head        {}", fork.head),
+        format!("  oldest      {}", fork.oldest),
         format!("  durability  {}", fork.durability),
         format!("  created     {}", created_text(fork)),
+        format!("  expires     {}", fork.expires_at.map_or_else(|| "never".to_owned(), time_text)),
+        format!("  schedules   {}", if fork.schedules_run { "run" } else { "paused" }),
         format!("  url         {}/v1/database/{database}@{}", context.url, fork.name),
     ])
 }
@@ -134,10 +207,22 @@ fn created_text(fork: &Fork) -> String {
     match &fork.created_at {
         Value::String(text) => text.clone(),
         value => match value.as_i64() {
-            Some(micros) => tine_types::Timestamp::from_micros(micros).to_rfc3339(),
+            Some(micros) => time_text(micros),
             None => "-".to_owned(),
         },
     }
+}
+
+fn time_text(micros: i64) -> String {
+    Timestamp::from_micros(micros).to_rfc3339()
+}
+
+/// The versions that a fork goes back to, the nearest first.
+fn lineage_text(fork: &Fork) -> String {
+    if fork.lineage.is_empty() {
+        return origin_text(fork);
+    }
+    fork.lineage.iter().map(version_text).collect::<Vec<_>>().join(" < ")
 }
 
 /// Both parts of `name@fork`.
