@@ -55,7 +55,8 @@ impl Dev {
     fn start(binary: &Binary, project: &std::path::Path) -> anyhow::Result<Dev> {
         let mut command = Command::new(binary.path());
         command.args(["dev", "--throwaway", "--json", "--database", DATABASE]).arg(project);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the server")?;
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the server")?;
         let stdout = child.stdout.take().context("the output is not piped")?;
         let (send, events) = mpsc::channel();
         std::thread::Builder::new().name("dev-output".into()).spawn(move || {
