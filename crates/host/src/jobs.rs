@@ -277,8 +277,7 @@ impl ForkWorker {
         }
         let connection = Some(self.fork.host.random_connection_id());
         let session = self.open_session(requester.identity, connection, requester.jwt_payload.as_deref());
-        self.lifecycle(connected.as_deref(), requester, connection, session)
-            .map_err(CallFailure::into_refusal)?;
+        self.lifecycle(connected.as_deref(), requester, connection, session).map_err(CallFailure::into_refusal)?;
         let result = work(self);
         // The work is done either way; what the hook had to say is in the module's log.
         let _ = self.lifecycle(disconnected.as_deref(), requester, connection, session);

@@ -10,7 +10,6 @@ use tine_module::CompiledModule;
 use tine_store::{ForkId, WriteError};
 use tine_tables::{DatabaseSchema, SchemaError, TableError, TableId};
 
-use crate::{CallFailure, HostError};
 use crate::client::{CloseReason, Requester};
 use crate::logs::LogLevel;
 use crate::meta::Meta;
@@ -18,6 +17,7 @@ use crate::module::ActiveModule;
 use crate::plan::{PlanStep, UpdatePlan};
 use crate::record::{CallKind, CallParts, Record};
 use crate::worker::{ForkWorker, Invocation};
+use crate::{CallFailure, HostError};
 
 /// What a publish may do to connected clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

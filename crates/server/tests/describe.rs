@@ -85,7 +85,8 @@ async fn a_database_answers_to_all_its_names() {
         let reply = server.http(method, path, headers, body.as_bytes()).await;
         assert_eq!(reply.status, status, "{method} {body} {reply:?}");
     }
-    for (name, status) in [("people", 404), ("folks", 404), ("crowd", 200), ("people-2", 200), (identity.as_str(), 200)] {
+    for (name, status) in [("people", 404), ("folks", 404), ("crowd", 200), ("people-2", 200), (identity.as_str(), 200)]
+    {
         assert_eq!(server.get(&format!("/v1/database/{name}/names")).await.status, status, "{name}");
     }
     // The names that were given up are free, and all are remembered.
