@@ -279,3 +279,24 @@ fn store_status(error: &StoreError) -> StatusCode {
         _ => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{StatusCode, header};
+    use axum::response::IntoResponse;
+    use tine_host::{CallFailure, HostError};
+
+    use super::RequestError;
+
+    #[test]
+    fn a_full_queue_asks_to_come_back() {
+        let full = || HostError::Overloaded("the fork's lane");
+        let failure = || CallFailure::Failed { code: full().code(), message: full().to_string() };
+        for error in [RequestError::Host(full()), RequestError::Call(failure()), RequestError::Statement(failure())] {
+            let response = error.into_response();
+            assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert!(response.headers().contains_key(header::RETRY_AFTER));
+            assert_eq!(response.headers()["tine-error"], "TN0607");
+        }
+    }
+}
