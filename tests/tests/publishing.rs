@@ -440,3 +440,40 @@ async fn callers_of_changed_functions_get_errors_and_stay_connected() {
     assert!(matches!(failed, Err(ClientError::Call { .. })), "{failed:?}");
     connection.call_reducer("take", rows::text("x")).await.expect("the new form works");
 }
+
+/// A server killed while it starts databases over has either the old data or the new, and nothing half made.
+#[test]
+fn clearing_survives_kill_nine() {
+    let mut server = TestServer::start();
+    let owned = server.publish("restless", &Variant::default().bundle());
+    let identity = owned.published.database_identity.clone();
+    for round in 0..6_u64 {
+        let client = server.anonymous().with_token(&owned.token);
+        client.call("restless", "add", &json!(["Ada"])).expect("added");
+        let before = client.fork("restless", "main").expect("shown").id;
+        let clearing = std::thread::spawn(move || {
+            let mut cleared = 0;
+            while client.reset("restless").is_ok() {
+                cleared += 1;
+            }
+            cleared
+        });
+        std::thread::sleep(std::time::Duration::from_millis(7 + round * 13));
+        server.kill();
+        let cleared = clearing.join().expect("the thread ends");
+        server.restart();
+        let client = server.anonymous().with_token(&owned.token);
+        let after = client.fork("restless", "main").expect("shown").id;
+        let people = sql(&client, "restless", "SELECT * FROM person").len();
+        assert_eq!(people, usize::from(after == before), "round {round}: {cleared} confirmed");
+        assert!(cleared == 0 || after != before, "a confirmed reset stays");
+        assert_eq!(sql(&client, "restless", "SELECT * FROM secret").len(), 1, "init ran, once");
+        client.reset("restless").expect("and it can be done again");
+    }
+    server.stop();
+    let directory = server.data().join("databases").join(identity);
+    let store =
+        tine_store::Store::open(tine_store::StoreOptions::new(directory), std::sync::Arc::new(tine_base::SystemEnv));
+    let names: Vec<String> = store.expect("it opens").forks().into_iter().map(|fork| fork.name).collect();
+    assert_eq!(names, ["main"], "nothing is left of attempts");
+}

@@ -272,6 +272,9 @@ impl Host {
     pub fn fork_reset(&self, address: &str, actor: &Actor, request: &ResetRequest) -> Result<ForkSummary, HostError> {
         let (database, fork) = self.locate(address)?;
         self.authorize(&database, actor, "reset fork")?;
+        if database.is_main(fork) {
+            database.check_unlocked()?;
+        }
         let _one_at_a_time = self.changing();
         let not_found = |name: &String| HostError::NotFound(database.address(name));
         let source = match &request.from {
