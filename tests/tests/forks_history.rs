@@ -204,7 +204,8 @@ async fn forks_expire_by_themselves_connected_or_not() {
     wait::until_true("the fork that expired meanwhile is gone", || client.fork("mortal", "downtime").is_err());
     let long = client.fork("mortal", "long").expect("it lives");
     assert!(long.expires_at.is_some(), "an expiry survives a restart");
-    assert!(client.metrics().expect("metrics").contains("tine_forks_expired_total 1"));
+    let counted = || client.metrics().expect("metrics").contains("tine_forks_expired_total 1");
+    wait::until_true("the expiry is counted", counted);
     for ttl in [0, u64::MAX] {
         let options = ForkOptions { ttl: Some(Duration::from_millis(ttl)), ..ForkOptions::default() };
         assert_eq!(refused(client.create_fork_with("mortal", "never", &options)).0, Some(400), "{ttl}");

@@ -95,7 +95,8 @@ struct Inner {
     /// Held while databases are created or deleted, and while names of forks change: one at a time.
     changing: Mutex<()>,
     housekeeping: Housekeeping,
-    _lock: Box<dyn EnvFile>,
+    /// Held by flock until the host has shut down.
+    lock: Mutex<Option<Box<dyn EnvFile>>>,
 }
 
 /// A host that may be gone, for threads that must not keep it.
@@ -201,7 +202,7 @@ impl Host {
             directory: RwLock::new(Directory::default()),
             changing: Mutex::new(()),
             housekeeping: Housekeeping::default(),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         }));
         host.remove_leftovers(&rows)?;
         for row in rows {
@@ -519,7 +520,10 @@ impl Host {
         }
         self.shared().procedures.stop();
         self.shared().lane_threads.stop();
-        result.and(self.0.control.lock().close())
+        let result = result.and(self.0.control.lock().close());
+        // Last, and not with the last clone of the host: whoever waited may open the directory at once.
+        self.0.lock.lock().take();
+        result
     }
 }
 
