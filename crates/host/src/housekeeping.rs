@@ -98,6 +98,7 @@ fn run(shared: &(Mutex<State>, Condvar), env: &dyn Env, host: &WeakHost) {
             tracing::warn!(database = %database.to_hex(), fork = fork.get(), %error, "an expired fork could not be deleted; trying again");
             state.lock().due.insert((env.now_micros().saturating_add(RETRY_MICROS), database, fork));
         }
+        host.weigh_histories();
         if env.monotonic_ns().saturating_sub(trimmed_ns) >= TRIM_EVERY.as_nanos() as u64 {
             trimmed_ns = env.monotonic_ns();
             host.trim_histories();
@@ -119,6 +120,18 @@ impl Host {
         self.metrics().forks_expired.add(1);
         tracing::info!(fork = %database.address(&info.name), "the fork has expired");
         Ok(())
+    }
+
+    fn weigh_histories(&self) {
+        let (mut pins, mut bytes) = (0, 0);
+        for database in self.all_databases() {
+            let stats = database.store.stats();
+            pins += stats.pins;
+            bytes += stats.pin_bytes;
+        }
+        let as_gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.metrics().history_pins.set(as_gauge(pins));
+        self.metrics().history_pin_bytes.set(as_gauge(bytes));
     }
 
     fn trim_histories(&self) {

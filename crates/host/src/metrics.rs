@@ -89,5 +89,7 @@ metrics! {
     Gauge clients, "tine_clients", "Connected clients.";
     Gauge databases, "tine_databases", "Databases.";
     Counter forks_expired, "tine_forks_expired_total", "Forks deleted because their time was over.";
+    Gauge history_pins, "tine_history_pins", "Older versions of forks kept at hand, besides their origins; at most 4,096 per database.";
+    Gauge history_pin_bytes, "tine_history_pin_bytes", "Bytes that these versions keep in memory; at most 256 MiB per database.";
     Gauge forks, "tine_forks", "Forks of all databases, main included.";
 }
