@@ -28,6 +28,9 @@ use crate::ids::DurableTicket;
 /// second of a slow disk, so that a stall is felt by writers instead of filling the memory.
 pub(crate) const QUEUE_BYTES_MAX: usize = 16 << 20;
 
+/// How long a writer waits for room. A disk that takes longer for one frame is as good as broken.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// The largest record: one value of the maximum size and as much again beside it. Keeps frames far below the
 /// 4 GiB that their length field can say.
 pub(crate) const RECORD_BYTES_MAX: usize = 128 << 20;
@@ -115,7 +118,8 @@ impl LogQueue {
         }
     }
 
-    /// Hands a record to the log thread. Waits for room while the queue is full.
+    /// Hands a record to the log thread. Waits for room while the queue is full, for
+    /// a bounded time.
     pub(crate) fn append(&self, record: &RecordRef<'_>) -> Result<DurableTicket, StoreError> {
         let bytes = record.size_bound();
         if bytes > RECORD_BYTES_MAX {
@@ -125,8 +129,11 @@ impl LogQueue {
         while pending.failure.is_none() && pending.records > 0 && pending.frame.len() + bytes > QUEUE_BYTES_MAX {
             self.counters.queue_waits.fetch_add(1, Ordering::Relaxed);
             pending.writers_waiting += 1;
-            self.room.wait(&mut pending);
+            let timed_out = self.room.wait_for(&mut pending, ROOM_WAIT_MAX).timed_out();
             pending.writers_waiting -= 1;
+            if timed_out {
+                return Err(StoreError::Timeout);
+            }
         }
         if let Some(failure) = &pending.failure {
             return Err(failure.clone());
