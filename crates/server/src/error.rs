@@ -150,6 +150,12 @@ impl RequestError {
         }
     }
 
+    /// Whether the server failed, and neither the caller nor the module.
+    pub fn is_ours(&self) -> bool {
+        let status = self.status();
+        status.is_server_error() && status != module_error_status()
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -212,7 +218,7 @@ impl IntoResponse for RequestError {
         let status = self.status();
         let code = HeaderValue::from_static(self.code());
         let text = self.to_string();
-        if status.is_server_error() && status != module_error_status() {
+        if self.is_ours() {
             tracing::warn!(%status, code = self.code(), error = %text, "request failed");
         }
         let mut response = (status, text).into_response();

@@ -97,6 +97,8 @@ pub(crate) struct Shared {
     pub lifecycle: watch::Sender<Lifecycle>,
     /// Around everything that may run a lane on this thread.
     pub stalls: StallWatch,
+    /// Where the server listens.
+    pub address: SocketAddr,
     /// Outboxes of open WebSockets, to close them when the server stops.
     clients: Mutex<HashMap<u64, Arc<Outbox>>>,
     next_id: AtomicU64,
@@ -213,6 +215,7 @@ impl Server {
             auth,
             metrics,
             stalls,
+            address,
             pages: Pages::new(options.pages),
             env,
             lifecycle: watch::Sender::new(Lifecycle::Running),

@@ -4,6 +4,7 @@
 //! depend on is on stable storage. Waiting delays this reply only; the lane has long gone on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
@@ -13,11 +14,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tine_host::{CallArguments, CallFailure, CallReturn, ForkHandle, Reply, SqlRows};
+use tine_store::Lsn;
 use tine_types::bsatn::Reader;
 use tine_types::json::{bsatn_to_json, product_to_sql_json, product_type_to_json};
 use tokio::sync::oneshot;
 
-use super::{LSN_HEADER, Who, content_type, micros, read_body, set_number, wait_durable};
+use super::{Identified, LSN_HEADER, Who, content_type, micros, read_body, set_number, wait_durable};
 use crate::error::RequestError;
 use crate::parameters::Parameters;
 use crate::server::Shared;
@@ -34,36 +36,65 @@ pub(crate) async fn call(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, RequestError> {
-    match content_type(&headers).as_deref() {
-        Some("application/json") => {}
-        Some(_) => return Err(RequestError::ContentTypeUnknown("application/json")),
-        None => return Err(RequestError::ContentTypeMissing("application/json")),
-    }
+    require_json(&headers)?;
     let is_confirmed = Parameters::parse(query.as_deref().unwrap_or(""))?.boolean("confirmed")?.unwrap_or(true);
     let fork = shared.host.resolve(&name)?;
     let body = read_body(&headers, body, shared.limits.body_bytes_max).await?;
     let arguments = parse_arguments(&body)?;
-    let (reply_to, reply) = oneshot::channel();
-    // The receiver is gone when the request was given up: then nobody wants the reply.
-    let reply_to = Box::new(move |reply| drop(reply_to.send(reply)));
-    // Dropped with this future when the caller goes away: then a procedure ends, too.
-    let _waits = shared.stalls.watch(|| fork.call(identified.requester(), &function, arguments, reply_to));
-    let reply: Reply<CallReturn> = reply.await.map_err(|_| RequestError::Dropped)?;
-    confirm(&fork, &reply, is_confirmed).await?;
-    if matches!(reply.result, Err(CallFailure::NoSuchFunction)) && is_lifecycle_hook(&fork, &function) {
-        return Err(RequestError::LifecycleHook(function));
-    }
-    let mut response = match reply.result? {
-        CallReturn::Reducer => StatusCode::OK.into_response(),
-        CallReturn::Procedure { ty, value } => {
-            let value =
-                bsatn_to_json(&ty, &mut Reader::new(&value)).expect("the host checked the value against its type");
-            super::json(StatusCode::OK, &value)
-        }
+    let reply = run_function(&shared, &fork, &identified, &function, arguments, is_confirmed).await?;
+    let mut response = match &reply.value {
+        None => StatusCode::OK.into_response(),
+        Some(value) => super::json(StatusCode::OK, value),
     };
     set_number(&mut response, "spacetime-execution-duration-micros", micros(reply.duration));
     set_number(&mut response, LSN_HEADER, reply.lsn.get());
     Ok(response)
+}
+
+/// Refuses a body that does not say it is JSON.
+pub(super) fn require_json(headers: &HeaderMap) -> Result<(), RequestError> {
+    match content_type(headers).as_deref() {
+        Some("application/json") => Ok(()),
+        Some(_) => Err(RequestError::ContentTypeUnknown("application/json")),
+        None => Err(RequestError::ContentTypeMissing("application/json")),
+    }
+}
+
+/// What a request that succeeded is answered with.
+pub(super) struct Done<T> {
+    pub value: T,
+    /// Time it ran, without its wait for the lane.
+    pub duration: Duration,
+    /// The newest commit it may depend on.
+    pub lsn: Lsn,
+}
+
+/// Calls a function and waits for its outcome; the value is what a procedure returned, in JSON.
+pub(super) async fn run_function(
+    shared: &Shared,
+    fork: &ForkHandle,
+    identified: &Identified,
+    function: &str,
+    arguments: CallArguments,
+    is_confirmed: bool,
+) -> Result<Done<Option<Value>>, RequestError> {
+    let (reply_to, reply) = oneshot::channel();
+    // The receiver is gone when the request was given up: then nobody wants the reply.
+    let reply_to = Box::new(move |reply| drop(reply_to.send(reply)));
+    // Dropped with this future when the caller goes away: then a procedure ends, too.
+    let _waits = shared.stalls.watch(|| fork.call(identified.requester(), function, arguments, reply_to));
+    let reply: Reply<CallReturn> = reply.await.map_err(|_| RequestError::Dropped)?;
+    confirm(fork, &reply, is_confirmed).await?;
+    if matches!(reply.result, Err(CallFailure::NoSuchFunction)) && is_lifecycle_hook(fork, function) {
+        return Err(RequestError::LifecycleHook(function.to_owned()));
+    }
+    let value = match reply.result? {
+        CallReturn::Reducer => None,
+        CallReturn::Procedure { ty, value } => {
+            Some(bsatn_to_json(&ty, &mut Reader::new(&value)).expect("the host checked the value against its type"))
+        }
+    };
+    Ok(Done { value, duration: reply.duration, lsn: reply.lsn })
 }
 
 /// Whether the function is there, but only for the server to call.
@@ -106,33 +137,45 @@ pub(crate) async fn sql(
 ) -> Result<Response, RequestError> {
     let is_confirmed = Parameters::parse(query.as_deref().unwrap_or(""))?.boolean("confirmed")?.unwrap_or(true);
     let fork = shared.host.resolve(&name)?;
-    let body = match read_body(&headers, body, shared.limits.body_bytes_max).await {
-        Ok(body) if body.len() > STATEMENT_BYTES_MAX => {
-            return Err(RequestError::StatementTooLong(STATEMENT_BYTES_MAX));
-        }
-        other => other?,
-    };
+    let body = read_body(&headers, body, shared.limits.body_bytes_max).await?;
     let text = std::str::from_utf8(&body).map_err(|_| RequestError::BadBody("not UTF-8".to_owned()))?;
-    let (reply_to, reply) = oneshot::channel();
-    let reply_to = Box::new(move |reply| drop(reply_to.send(reply)));
-    shared.stalls.watch(|| fork.sql(identified.requester(), text, reply_to));
-    let reply: Reply<SqlRows> = reply.await.map_err(|_| RequestError::Dropped)?;
-    confirm(&fork, &reply, is_confirmed).await?;
-    let rows = reply.result.map_err(RequestError::Statement)?;
-    let mut response = super::json(StatusCode::OK, &statement_json(rows, micros(reply.duration)));
+    let reply = run_statement(&shared, &fork, &identified, text, is_confirmed).await?;
+    let statement = statement_json(reply.value, micros(reply.duration));
+    let mut response = super::json(StatusCode::OK, &Value::Array(vec![statement]));
     set_number(&mut response, LSN_HEADER, reply.lsn.get());
     Ok(response)
 }
 
-fn statement_json(rows: SqlRows, duration_us: u64) -> Value {
+/// Runs one statement and waits for its rows.
+pub(super) async fn run_statement(
+    shared: &Shared,
+    fork: &ForkHandle,
+    identified: &Identified,
+    text: &str,
+    is_confirmed: bool,
+) -> Result<Done<SqlRows>, RequestError> {
+    if text.len() > STATEMENT_BYTES_MAX {
+        return Err(RequestError::StatementTooLong(STATEMENT_BYTES_MAX));
+    }
+    let (reply_to, reply) = oneshot::channel();
+    let reply_to = Box::new(move |reply| drop(reply_to.send(reply)));
+    shared.stalls.watch(|| fork.sql(identified.requester(), text, reply_to));
+    let reply: Reply<SqlRows> = reply.await.map_err(|_| RequestError::Dropped)?;
+    confirm(fork, &reply, is_confirmed).await?;
+    let value = reply.result.map_err(RequestError::Statement)?;
+    Ok(Done { value, duration: reply.duration, lsn: reply.lsn })
+}
+
+/// The outcome of one statement.
+pub(super) fn statement_json(rows: SqlRows, duration_us: u64) -> Value {
     let schema = product_type_to_json(&rows.columns);
     let row_json =
         |row: &Bytes| product_to_sql_json(&rows.columns, &mut Reader::new(row)).expect("rows fit their columns");
     let rows: Vec<Value> = rows.rows.iter().map(row_json).collect();
-    json!([{
+    json!({
         "schema": schema,
         "rows": rows,
         "total_duration_micros": duration_us,
         "stats": { "rows_inserted": 0, "rows_deleted": 0, "rows_updated": 0 },
-    }])
+    })
 }

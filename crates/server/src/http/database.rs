@@ -201,6 +201,11 @@ pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
     Extension(identified): Who,
 ) -> Result<Response, RequestError> {
+    Ok(super::json(StatusCode::OK, &json!({ "databases": visible_json(&shared, &identified) })))
+}
+
+/// The databases a caller may list, with their forks.
+pub(super) fn visible_json(shared: &Shared, identified: &Identified) -> Vec<Value> {
     let mut databases = Vec::new();
     for database in shared.host.databases() {
         if !identified.is_admin && database.owner != identified.caller.identity {
@@ -211,7 +216,7 @@ pub(crate) async fn list(
             databases.push(database_json(&database, forks.iter().map(forks::fork_json).collect()));
         }
     }
-    Ok(super::json(StatusCode::OK, &json!({ "databases": databases })))
+    databases
 }
 
 fn database_json(database: &DatabaseInfo, forks: Vec<Value>) -> Value {

@@ -1,4 +1,7 @@
 //! Identities and their tokens.
+//!
+//! The peer keeps a balance of energy for each identity. Tine meters nothing, so everybody's balance is
+//! zero, and there is none to set: PUT is refused as a method the address does not take.
 
 use std::sync::Arc;
 
@@ -63,6 +66,12 @@ pub(crate) async fn databases(
         .map(|database| database.identity.to_hex())
         .collect();
     Ok(super::json(StatusCode::OK, &json!({ "identities": owned })))
+}
+
+/// `GET /v1/energy/:identity`: the balance, as text because it is a 128-bit number where there is energy.
+pub(crate) async fn energy(Path(identity): Path<String>) -> Result<Response, RequestError> {
+    parse_identity(&identity)?;
+    Ok(super::json(StatusCode::OK, &json!({ "balance": "0" })))
 }
 
 fn parse_identity(text: &str) -> Result<Identity, RequestError> {

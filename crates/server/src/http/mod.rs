@@ -1,7 +1,7 @@
 //! The HTTP routes and what all of them share: identification, time and size limits, CORS, and the
 //! span of a request.
 //!
-//! Everything below `/v1/database` identifies its caller first (a request without a token gets a new
+//! Everything below `/v1/database`, and `/v1/mcp`, identifies its caller first (a request without a token gets a new
 //! anonymous identity) and says in the reply who that is. Errors keep these headers.
 
 mod call;
@@ -9,6 +9,7 @@ mod database;
 mod forks;
 mod identity;
 mod logs;
+mod mcp;
 mod request_id;
 mod schema_v9;
 mod system;
@@ -58,6 +59,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/database/{name}/subscribe", any(ws::subscribe))
         .route("/v1/database/{name}/call/{function}", post(call::call))
         .route("/v1/database/{name}/sql", post(call::sql))
+        .route("/v1/database/{name}/mcp", post(mcp::database))
+        .route("/v1/mcp", post(mcp::host))
         .route("/v1/database/{name}/logs", get(logs::logs))
         .route("/v1/database/{name}/forks", get(forks::list).post(forks::create))
         .route("/v1/database/{name}/forks/{fork}", get(forks::show).patch(forks::rename).delete(forks::delete))
@@ -73,9 +76,11 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/identity/public-key", get(identity::public_key))
         .route("/v1/identity/{identity}/verify", get(identity::verify))
         .route("/v1/identity/{identity}/databases", get(identity::databases))
+        .route("/v1/energy/{identity}", get(identity::energy))
+        .route("/v1/prometheus/sd_config", get(system::scrape_targets))
         .route("/v1/ping", get(system::ping))
         .route("/v1/health", get(system::health))
-        .route("/v1/metrics", get(system::metrics))
+        .route(system::METRICS_PATH, get(system::metrics))
         .route("/livez", get(system::live))
         .route("/readyz", get(system::ready));
     databases
@@ -180,7 +185,7 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
 fn allow_other_origins(headers: &mut HeaderMap, is_preflight: bool) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     if is_preflight {
-        let allowed = "authorization, accept, content-type, tine-admin-token, x-request-id";
+        let allowed = "authorization, accept, content-type, tine-admin-token, x-request-id, mcp-protocol-version";
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("*"));
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(CORS_MAX_AGE));

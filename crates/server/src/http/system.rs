@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -54,6 +54,26 @@ pub(crate) async fn timestamp(State(shared): State<Arc<Shared>>) -> Response {
     let value = json!({ "__timestamp_micros_since_unix_epoch__": shared.env.now_micros() });
     super::json(StatusCode::OK, &value)
 }
+
+/// `GET /v1/prometheus/sd_config`: where Prometheus finds this server's metrics, in the form of its HTTP
+/// service discovery.
+///
+/// The target is the host that was asked, since that is an address which reaches the server from where
+/// Prometheus is; one without a port means the scheme's own to Prometheus, too. A request that names no
+/// host is told the address the server listens on.
+pub(crate) async fn scrape_targets(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap) -> Response {
+    let named = uri.authority().map(|authority| authority.as_str());
+    let named = named.or_else(|| headers.get(header::HOST)?.to_str().ok());
+    let target = match named {
+        Some(host) if !host.is_empty() => host.to_owned(),
+        _ => shared.address.to_string(),
+    };
+    let value = json!([{ "targets": [target], "labels": { "__metrics_path__": METRICS_PATH } }]);
+    super::json(StatusCode::OK, &value)
+}
+
+/// Address of [`metrics`].
+pub(super) const METRICS_PATH: &str = "/v1/metrics";
 
 /// `GET /v1/metrics`.
 pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
