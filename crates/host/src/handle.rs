@@ -11,6 +11,7 @@ use tine_types::Identity;
 use tine_types::protocol::ClientMessage;
 use tokio::sync::watch;
 
+use crate::HostError;
 use crate::cancel::{CallGuard, Cancellation};
 use crate::client::{
     CallArguments, CallReturn, ClientInfo, ClientSink, Durability, Reply, ReplyTo, Requester, SqlRows,
@@ -22,7 +23,6 @@ use crate::jobs::{Job, Share};
 use crate::logs::ModuleLog;
 use crate::module::ActiveModule;
 use crate::options::{CLIENT_BYTES_MAX, CLIENT_REQUESTS_MAX};
-use crate::{CallFailure, HostError};
 
 /// How long a request waits for its turn on the lane: as long as whoever sent it is answered at all.
 const LANE_WITHIN: Duration = Duration::from_secs(60);
@@ -130,7 +130,8 @@ impl ForkHandle {
         if let Err(error) = self.fork.lane().submit_batch(&mut jobs) {
             let is_full = matches!(error, SubmitError::Full(()));
             self.fork.host.metrics.requests_refused.add(u64::from(is_full));
-            jobs.into_iter().for_each(if is_full { Job::refuse_overloaded } else { Job::refuse });
+            let error = refused(error);
+            jobs.into_iter().for_each(|job| job.refuse(&error));
         }
     }
 
@@ -157,26 +158,6 @@ fn refused<T>(error: SubmitError<T>) -> HostError {
     match error {
         SubmitError::Full(_) => HostError::Overloaded("the fork's lane"),
         SubmitError::Closed(_) => HostError::Closed,
-    }
-}
-
-impl Job {
-    /// Answers a job for which the lane has no room.
-    pub(crate) fn refuse_overloaded(self) {
-        fn full<T>(reply: ReplyTo<T>) {
-            let failure = CallFailure::from_host(&HostError::Overloaded("the fork's lane"));
-            let (lsn, durable) = (Lsn::new(0), DurableTicket::new(0));
-            reply(Reply { result: Err(failure), lsn, durable, duration: Duration::ZERO });
-        }
-        match self {
-            Job::Call { reply, .. } => full(reply),
-            Job::Sql { reply, .. } => full(reply),
-            Job::CreateFork { reply, .. } => full(reply),
-            Job::DisconnectInherited { reply, .. } => full(reply),
-            Job::ResumeSchedules { reply, .. } => full(reply),
-            Job::Publish { reply, .. } => full(reply),
-            other => other.refuse(),
-        }
     }
 }
 

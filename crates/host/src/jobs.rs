@@ -131,20 +131,21 @@ impl Job {
         }
     }
 
-    /// Answers a job that will not run because the fork is gone. Clients need no answer: the lane closes their connections.
-    pub fn refuse(self) {
-        fn gone<T>(reply: ReplyTo<T>) {
+    /// Answers a job that will not run, because of `error`. Clients need no answer: the lane closes their connections.
+    pub fn refuse(self, error: &HostError) {
+        fn answer<T>(reply: ReplyTo<T>, error: &HostError) {
             let (lsn, durable) = (tine_store::Lsn::new(0), tine_store::DurableTicket::new(0));
-            reply(crate::client::Reply { result: Err(CallFailure::closed()), lsn, durable, duration: Duration::ZERO });
+            let result = Err(CallFailure::from_host(error));
+            reply(crate::client::Reply { result, lsn, durable, duration: Duration::ZERO });
         }
         match self {
             Job::Connect { sink, .. } => sink.close(CloseReason::ModuleExited("the database or fork was closed")),
-            Job::Call { reply, .. } => gone(reply),
-            Job::Sql { reply, .. } => gone(reply),
-            Job::CreateFork { reply, .. } => gone(reply),
-            Job::DisconnectInherited { reply, .. } => gone(reply),
-            Job::ResumeSchedules { reply, .. } => gone(reply),
-            Job::Publish { reply, .. } => gone(reply),
+            Job::Call { reply, .. } => answer(reply, error),
+            Job::Sql { reply, .. } => answer(reply, error),
+            Job::CreateFork { reply, .. } => answer(reply, error),
+            Job::DisconnectInherited { reply, .. } => answer(reply, error),
+            Job::ResumeSchedules { reply, .. } => answer(reply, error),
+            Job::Publish { reply, .. } => answer(reply, error),
             Job::Client { .. } | Job::Query { .. } | Job::Disconnect { .. } => {}
             Job::Scheduled { .. } | Job::Immediate { .. } | Job::DropInstance => {}
         }

@@ -487,8 +487,8 @@ impl Worker for ForkWorker {
 
     fn refuse(job: Job, refusal: Refusal) {
         match refusal {
-            Refusal::Expired => job.refuse_overloaded(),
-            Refusal::Closed | Refusal::Faulted => job.refuse(),
+            Refusal::Expired => job.refuse(&HostError::Overloaded("the fork's lane")),
+            Refusal::Closed | Refusal::Faulted => job.refuse(&HostError::Closed),
         }
     }
 }
