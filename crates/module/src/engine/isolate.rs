@@ -68,6 +68,13 @@ pub(super) fn load(program: &Arc<Program>, limits: &Limits, interrupt: Arc<Atomi
 fn evaluate<'js>(cx: Cx<'js>, program: &Program) -> Result<Value<'js>, LoadError> {
     // Before the SDK is there, only memory can fail.
     boot::boot(cx).map_err(|Exception| LoadError::OutOfMemory { location: None })?;
+    let namespace = run_entry(cx, program, "module")?;
+    let register = cx.borrow(cx.state().boot().sdk().register);
+    register.call(&cx.undefined(), &[&namespace]).map_err(|Exception| load_error(errors::take(cx, program)))
+}
+
+/// Evaluates a program's entry to its end in a booted realm and returns its namespace. `kind` is what messages call the program.
+pub(super) fn run_entry<'js>(cx: Cx<'js>, program: &Program, kind: &str) -> Result<Value<'js>, LoadError> {
     cx.enable_modules();
     let failed = |Exception| load_error(errors::take(cx, program));
     let (namespace, promise) = cx.run_module(&program.files[&program.entry].bytecode).map_err(failed)?;
@@ -76,13 +83,12 @@ fn evaluate<'js>(cx: Cx<'js>, program: &Program) -> Result<Value<'js>, LoadError
         Some(Some(false)) => return Err(load_error(errors::of_value(cx, program, &promise.promise_result()))),
         Some(None) => {
             let error = errors::stopped(cx, program, None).map(load_error);
-            let problem = "the module awaits something at its top level that never happens";
+            let problem = format!("the {kind} awaits something at its top level that never happens");
             return Err(error.unwrap_or_else(|| LoadError::Thrown(Box::new(Diagnostic::bare(problem)))));
         }
         _ => {}
     }
-    let register = cx.borrow(cx.state().boot().sdk().register);
-    register.call(&cx.undefined(), &[&namespace]).map_err(failed)
+    Ok(namespace)
 }
 
 /// The same failure, of loading rather than of a call.

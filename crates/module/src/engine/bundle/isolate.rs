@@ -13,7 +13,7 @@ use tine_types::{AlgebraicType, ConnectionId, Identity, ModuleDef, ProductType};
 use super::super::console;
 use super::super::decode::big_from_text;
 use super::super::errors;
-use super::super::isolate::load_error;
+use super::super::isolate::{load_error, run_entry};
 use super::super::program::Program;
 use super::super::raw::{Cx, Exception, JsResult, Root, Runtime, Value};
 use super::super::state::{Modules, State};
@@ -60,20 +60,8 @@ pub(super) fn load(program: &Arc<Program>, limits: &Limits, interrupt: Arc<Atomi
 fn evaluate(cx: Cx<'_>, program: &Program) -> Result<(), LoadError> {
     // Before the realm is ready, only memory can fail.
     boot::boot(cx).map_err(|Exception| LoadError::OutOfMemory { location: None })?;
-    cx.enable_modules();
-    let failed = |Exception| load_error(errors::take(cx, program));
-    let (namespace, promise) = cx.run_module(&program.files[&program.entry].bytecode).map_err(failed)?;
-    while cx.run_job().map_err(failed)? {}
-    match promise.promise() {
-        Some(Some(false)) => return Err(load_error(errors::of_value(cx, program, &promise.promise_result()))),
-        Some(None) => {
-            let error = errors::stopped(cx, program, None).map(load_error);
-            let problem = "the bundle awaits something at its top level that never happens";
-            return Err(error.unwrap_or_else(|| LoadError::Thrown(Box::new(Diagnostic::bare(problem)))));
-        }
-        _ => {}
-    }
-    boot::start(cx, &namespace).map_err(failed)
+    let namespace = run_entry(cx, program, "bundle")?;
+    boot::start(cx, &namespace).map_err(|Exception| load_error(errors::take(cx, program)))
 }
 
 /// Reads the definition of a started bundle.
