@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// Offsets and lengths of writes to a file of [`Env::open_direct`] are multiples of this many bytes: the largest
+/// block that disks in use ask for.
+pub const DIRECT_BLOCK_BYTES: usize = 4096;
+
 /// How [`Env::open`] treats the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -41,6 +45,16 @@ pub trait Env: Send + Sync + 'static {
 
     /// Opens a file.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn EnvFile>>;
+
+    /// Opens an existing file for writing past the page cache: [`EnvFile::write_all_at`] returns when the bytes are on
+    /// stable storage. Offsets and lengths must be multiples of [`DIRECT_BLOCK_BYTES`]; only writing is supported.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] or [`io::ErrorKind::InvalidInput`] where that does not work. Some file systems
+    /// refuse only the first write, so callers try one before they rely on it.
+    fn open_direct(&self, _path: &Path) -> io::Result<Box<dyn EnvFile>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Creates a directory and its missing parents.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::env::{Env, EnvFile, OpenMode};
+use crate::env::{DIRECT_BLOCK_BYTES, Env, EnvFile, OpenMode};
 
 /// Wraps an environment with faults that are switched at run time.
 #[derive(Clone)]
@@ -32,6 +32,8 @@ struct Switches {
     growth_left: Option<u64>,
     /// `Some(n)`: n more bytes are written, then every write stops there and fails.
     write_left: Option<u64>,
+    /// Files cannot be opened for direct writes.
+    direct_refused: bool,
     sync_delay: Duration,
     clock_offset_micros: i64,
     counts: FaultCounts,
@@ -75,6 +77,11 @@ impl FaultEnv {
     /// error and fails every later write without writing anything.
     pub fn short_write_after(&self, bytes: u64) {
         self.switches.lock().write_left = Some(bytes);
+    }
+
+    /// Refuses to open files for direct writes, as some file systems do.
+    pub fn refuse_direct(&self, refused: bool) {
+        self.switches.lock().direct_refused = refused;
     }
 
     /// Makes every sync take at least `delay`, as a slow disk does.
@@ -157,7 +164,14 @@ impl Env for FaultEnv {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn EnvFile>> {
-        Ok(Box::new(FaultFile { inner: self.inner.open(path, mode)?, env: self.clone() }))
+        Ok(Box::new(FaultFile { inner: self.inner.open(path, mode)?, env: self.clone(), direct: false }))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn EnvFile>> {
+        if self.switches.lock().direct_refused {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(Box::new(FaultFile { inner: self.inner.open_direct(path)?, env: self.clone(), direct: true }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -205,6 +219,8 @@ impl Env for FaultEnv {
 struct FaultFile {
     inner: Box<dyn EnvFile>,
     env: FaultEnv,
+    /// A write is also a sync, and is cut at whole blocks.
+    direct: bool,
 }
 
 impl EnvFile for FaultFile {
@@ -233,9 +249,16 @@ impl EnvFile for FaultFile {
                 }
             }
         };
-        let allowed = usize::try_from(allowed).expect("no more than the content's length");
+        let mut allowed = usize::try_from(allowed).expect("no more than the content's length");
+        if self.direct {
+            allowed -= allowed % DIRECT_BLOCK_BYTES;
+        }
         self.inner.write_all_at(&content[..allowed], offset)?;
-        error.map_or(Ok(()), Err)
+        match error {
+            Some(error) => Err(error),
+            None if self.direct => self.env.sync_gate(),
+            None => Ok(()),
+        }
     }
 
     fn len(&self) -> io::Result<u64> {

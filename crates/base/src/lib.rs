@@ -23,6 +23,6 @@ pub mod memory;
 pub mod spin;
 mod system;
 
-pub use env::{Env, EnvFile, OpenMode};
+pub use env::{DIRECT_BLOCK_BYTES, Env, EnvFile, OpenMode};
 pub use fault::{FaultCounts, FaultEnv};
 pub use system::SystemEnv;

@@ -82,6 +82,7 @@ pub(crate) fn recover(
     let places = LogPlaces::default();
     let tail = {
         let mut scanner = Scanner::new(Arc::clone(env), directory.clone(), false)?;
+        scanner.require_first()?;
         let bytes = scanner.total_bytes()?;
         meter.total = bytes * 2;
         while let Some(frame) = scanner.next_frame()? {

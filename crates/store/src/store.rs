@@ -77,8 +77,8 @@ impl Store {
         let (log_writer, chain) =
             LogWriter::open(Arc::clone(&env), log_directory.clone(), sizes, recovered.tail.take())?;
         let places = std::mem::take(&mut recovered.places);
-        let queue = Arc::new(LogQueue::new(chain.next_sequence, places));
-        let log_thread = spawn_log_thread(&*env, log_writer, &queue)?;
+        let queue = Arc::new(LogQueue::new(chain.next_sequence, places, log_writer));
+        let log_thread = spawn_log_thread(&*env, &queue)?;
         let shared = Shared {
             env,
             queue,
@@ -228,7 +228,8 @@ impl Store {
         self.0.queue.durable()
     }
 
-    /// Blocks until `ticket` is durable.
+    /// Blocks until `ticket` is durable. In a store without a listener (see [`Store::on_durable`]) the caller may do the
+    /// write itself; then a disk that hangs holds it up beyond the timeout.
     ///
     /// # Errors
     /// The time is over, or the store failed and the ticket will never be durable.
@@ -335,19 +336,9 @@ fn lock(env: &dyn Env, directory: &Path) -> Result<Box<dyn EnvFile>, OpenError> 
     }
 }
 
-fn spawn_log_thread(env: &dyn Env, writer: LogWriter, queue: &Arc<LogQueue>) -> Result<JoinHandle<()>, OpenError> {
-    /// Makes a panic of the log thread a failure that everybody hears of.
-    struct Guard(Arc<LogQueue>);
-    impl Drop for Guard {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                self.0.fail(Poison { cause: "the log thread panicked".into(), disk_full: false });
-            }
-        }
-    }
-    let guard = Guard(Arc::clone(queue));
-    let body = move || writer.run(&guard.0);
-    let spawned = env.spawn("tine-log", Box::new(body));
+fn spawn_log_thread(env: &dyn Env, queue: &Arc<LogQueue>) -> Result<JoinHandle<()>, OpenError> {
+    let queue = Arc::clone(queue);
+    let spawned = env.spawn("tine-log", Box::new(move || queue.run()));
     spawned.map_err(|source| OpenError::Io { path: PathBuf::from("the log thread"), source })
 }
 

@@ -1,6 +1,6 @@
 //! The bytes of the log files: segment header and frame.
 //!
-//! All numbers are little-endian. A segment starts with a header of 64 bytes:
+//! All numbers are little-endian. A segment starts with a header of 64 bytes in a block of its own:
 //!
 //! | bytes | field |
 //! |---|---|
@@ -12,13 +12,15 @@
 //! | 32..48 | store id, random, the same in all segments of a store |
 //! | 48..60 | zero |
 //! | 60..64 | crc32c of the bytes before |
+//! | 64..4096 | zero |
 //!
-//! Frames follow, each at a multiple of 8 bytes, with a header of 48 bytes:
+//! Frames follow, each in whole blocks of 4,096 bytes, so that direct writes take them and no block that was
+//! confirmed is ever written again. A frame starts with a header of 48 bytes:
 //!
 //! | bytes | field |
 //! |---|---|
 //! | 0..4 | magic |
-//! | 4..8 | payload length in bytes, a multiple of 8 |
+//! | 4..8 | payload length in bytes, up to the end of the frame's last block |
 //! | 8..12 | crc32c of the payload |
 //! | 12..14 | flags, zero |
 //! | 14..16 | zero |
@@ -29,7 +31,7 @@
 //! | 40..44 | zero |
 //! | 44..48 | crc32c of the header's bytes before |
 //!
-//! The payload is the records, each preceded by its length (`u32`), then zeros up to a multiple of 8.
+//! The payload is the records, each preceded by its length (`u32`), then zeros up to the end of the block.
 //!
 //! Both checksums of a frame start from the segment's salt: records hold bytes that clients choose, and the
 //! salt keeps them from writing something that looks like a frame to the search for intact frames behind a
@@ -37,11 +39,15 @@
 
 use std::ops::Range;
 
-pub(crate) const FORMAT_VERSION: u32 = 1;
+use tine_base::DIRECT_BLOCK_BYTES;
+
+pub(crate) const FORMAT_VERSION: u32 = 2;
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
+/// Where the first frame of a segment starts: the header has a block of its own.
+pub(crate) const FRAMES_START: usize = DIRECT_BLOCK_BYTES;
 pub(crate) const FRAME_HEADER_BYTES: usize = 48;
-/// Frames start at multiples of this, so that a search for one has few places to look at.
-pub(crate) const FRAME_ALIGNMENT: usize = 8;
+/// Frames start at multiples of this; a search for one has few places to look at.
+pub(crate) const FRAME_ALIGNMENT: usize = DIRECT_BLOCK_BYTES;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"TINE.LOG";
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"FRAM");
@@ -73,10 +79,19 @@ impl SegmentHeader {
         bytes
     }
 
+    /// The header's block.
+    pub(crate) fn block(&self) -> Vec<u8> {
+        let mut block = vec![0; FRAMES_START];
+        block[..SEGMENT_HEADER_BYTES].copy_from_slice(&self.encode());
+        block
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Result<SegmentHeader, SegmentHeaderError> {
+        let rest = bytes.get(SEGMENT_HEADER_BYTES..bytes.len().min(FRAMES_START)).unwrap_or_default();
         if bytes.len() < SEGMENT_HEADER_BYTES
             || bytes[0..8] != SEGMENT_MAGIC
             || read_u32(bytes, 60) != crc32c::crc32c(&bytes[..60])
+            || rest.iter().any(|byte| *byte != 0)
         {
             return Err(SegmentHeaderError::Damaged);
         }
@@ -132,30 +147,31 @@ pub(crate) fn frame_bytes(segment: &[u8], offset: usize) -> Option<usize> {
     (read_u32(header, 0) == FRAME_MAGIC).then(|| FRAME_HEADER_BYTES + read_u32(header, 4) as usize)
 }
 
-/// The intact frame at `offset` of a segment: its header and where its payload is. `None` if there is none.
-pub(crate) fn read_frame(segment: &[u8], offset: usize, salt: u64) -> Option<(FrameHeader, Range<usize>)> {
+/// The intact header of a frame at `offset` of a segment, whose payload may be damaged. `None` if there is none.
+pub(crate) fn read_frame_header(segment: &[u8], offset: usize, salt: u64) -> Option<FrameHeader> {
     let header = segment.get(offset..offset.checked_add(FRAME_HEADER_BYTES)?)?;
-    if read_u32(header, 0) != FRAME_MAGIC {
-        return None;
-    }
-    let seed = seed(salt);
     let crc = read_u32(header, 44);
-    if crc != crc32c::crc32c_append(seed, &header[..44]) {
+    if read_u32(header, 0) != FRAME_MAGIC || crc != crc32c::crc32c_append(seed(salt), &header[..44]) {
         return None;
     }
-    let start = offset + FRAME_HEADER_BYTES;
-    let payload = start..start.checked_add(read_u32(header, 4) as usize)?;
-    let bytes = segment.get(payload.clone())?;
-    if read_u32(header, 8) != crc32c::crc32c_append(seed, bytes) {
-        return None;
-    }
-    let frame = FrameHeader {
+    Some(FrameHeader {
         records: read_u32(header, 16),
         first_sequence: read_u64(header, 24),
         epoch: read_u64(header, 32),
         previous_crc: read_u32(header, 20),
         crc,
-    };
+    })
+}
+
+/// The intact frame at `offset` of a segment: its header and where its payload is. `None` if there is none.
+pub(crate) fn read_frame(segment: &[u8], offset: usize, salt: u64) -> Option<(FrameHeader, Range<usize>)> {
+    let frame = read_frame_header(segment, offset, salt)?;
+    let start = offset + FRAME_HEADER_BYTES;
+    let payload = start..start.checked_add(read_u32(segment, offset + 4) as usize)?;
+    let bytes = segment.get(payload.clone())?;
+    if read_u32(segment, offset + 8) != crc32c::crc32c_append(seed(salt), bytes) {
+        return None;
+    }
     Some((frame, payload))
 }
 
@@ -192,10 +208,10 @@ mod tests {
     #[test]
     fn other_format_is_named() {
         let mut bytes = HEADER.encode();
-        bytes[8] = 2;
+        bytes[8] = 9;
         let crc = crc32c::crc32c(&bytes[..60]);
         bytes[60..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&bytes), Err(SegmentHeaderError::Format(2)));
+        assert_eq!(SegmentHeader::decode(&bytes), Err(SegmentHeaderError::Format(9)));
     }
 
     #[test]
@@ -203,10 +219,11 @@ mod tests {
         let mut frame = vec![0; FRAME_HEADER_BYTES];
         frame.extend_from_slice(b"thirteen byte");
         let crc = seal_frame(&mut frame, HEADER.salt, 3, 41, 2, 77);
-        assert_eq!(frame.len(), FRAME_HEADER_BYTES + 16);
+        assert_eq!(frame.len(), FRAME_ALIGNMENT);
         let (header, payload) = read_frame(&frame, 0, HEADER.salt).expect("intact");
         assert_eq!(header, FrameHeader { records: 3, first_sequence: 41, epoch: 2, previous_crc: 77, crc });
-        assert_eq!(&frame[payload], b"thirteen byte\0\0\0");
+        assert_eq!(payload.end, FRAME_ALIGNMENT);
+        assert!(frame[payload].strip_prefix(b"thirteen byte").expect("first").iter().all(|byte| *byte == 0));
         assert!(read_frame(&frame, 0, HEADER.salt + 1).is_none(), "another segment's salt");
         for bit in 0..frame.len() * 8 {
             let mut flipped = frame.clone();

@@ -4,9 +4,8 @@
 //! records into a queue (`queue`); one thread takes what has come in, writes it as one frame, syncs once, and
 //! reports (`writer`). Reading back and telling a torn tail from damage is `scan`'s.
 //!
-//! Frames are not padded to disk blocks: the block that holds the end of one frame is written again with the
-//! start of the next, with the same bytes where they were confirmed. That relies on sectors of 512 bytes being
-//! written whole or not at all.
+//! Frames fill whole blocks, so no block that was confirmed is ever written again, and writes can go past the page
+//! cache.
 
 mod format;
 mod places;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use tine_base::{Env, EnvFile, OpenMode};
 
-use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, frame_bytes, read_frame};
+use super::format::{
+    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAMES_START, SEGMENT_HEADER_BYTES, SegmentHeader, frame_bytes, read_frame,
+};
 use super::places::Place;
 use super::queue::{QUEUE_BYTES_MAX, RECORD_BYTES_MAX};
 use super::record::{RecordRef, take_record};
@@ -37,7 +39,7 @@ struct OpenSegment {
 }
 
 /// The longest frame there can be: what the queue holds when a record of the maximum size comes in.
-const FRAME_BYTES_MAX: usize = FRAME_HEADER_BYTES + QUEUE_BYTES_MAX + RECORD_BYTES_MAX;
+const FRAME_BYTES_MAX: usize = QUEUE_BYTES_MAX + RECORD_BYTES_MAX + FRAME_ALIGNMENT;
 
 /// Whether [`RangeReader::visit`] goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +123,7 @@ impl RangeReader {
             return Err(corrupt(&self.segment.path, self.offset as usize, "a durable frame is missing"));
         }
         self.segment = OpenSegment::open(&*self.env, &self.directory, number)?;
-        self.start = SEGMENT_HEADER_BYTES as u64;
+        self.start = FRAMES_START as u64;
         self.offset = self.start;
         self.buffer.clear();
         Ok(())

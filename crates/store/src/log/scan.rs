@@ -7,6 +7,10 @@
 //!   frame is ever in flight, and the rest of a segment is zero, so a crash cannot leave that picture.
 //! - Else it is the end of the log; bytes that are not zero behind it are a torn frame that was never confirmed.
 //!
+//! A log need not begin with its first segment: images make old ones superfluous, and reading may begin further on.
+//! Then the first frame read says where the chain is. A segment is deleted only when a later one has frames, so the
+//! first one there is has some.
+//!
 //! A damaged *last* frame cannot be told from a torn one and is cut off as such.
 //!
 //! In live mode a writer may be at work. What was read of a segment may then be older at the front than at
@@ -17,10 +21,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tine_base::Env;
+use tine_base::{Env, OpenMode};
 
 use super::format::{
-    FORMAT_VERSION, FRAME_ALIGNMENT, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError, read_frame,
+    FORMAT_VERSION, FRAME_ALIGNMENT, FRAMES_START, FrameHeader, SegmentHeader, SegmentHeaderError, read_frame,
 };
 use super::reader::LogFile;
 use crate::error::LogError;
@@ -35,13 +39,17 @@ pub(crate) struct Scanner {
     env: Arc<dyn Env>,
     directory: PathBuf,
     live: bool,
-    /// Segments there were when the directory was last listed: 1 to this.
-    segments: u64,
+    /// The segment to begin with.
+    start: u64,
+    /// The first and the last segment there were when the directory was last listed, and all in between; `None`
+    /// without any.
+    segments: Option<(u64, u64)>,
     current: Option<Segment>,
     offset: usize,
     last_frame: Option<(usize, usize)>,
-    chain: Chain,
-    /// Bytes of the segments before the current one.
+    /// `None` before the first frame of a log whose beginning is not read.
+    chain: Option<Chain>,
+    /// Bytes read of the segments before the current one.
     bytes_before: u64,
 }
 
@@ -92,21 +100,30 @@ enum Stop {
 }
 
 impl Scanner {
-    /// Prepares to read the log in `directory` from its start. `live`: a writer may be appending.
+    /// Prepares to read the log in `directory` from the first segment there is. `live`: a writer may be appending.
     pub(crate) fn new(env: Arc<dyn Env>, directory: PathBuf, live: bool) -> Result<Scanner, LogError> {
-        let mut scanner = Scanner {
+        let segments = list(&*env, &directory)?;
+        let start = segments.map_or(1, |(first, _)| first);
+        Ok(Scanner {
             env,
             directory,
             live,
-            segments: 0,
+            start,
+            segments,
             current: None,
-            offset: SEGMENT_HEADER_BYTES,
+            offset: FRAMES_START,
             last_frame: None,
-            chain: Chain { next_sequence: 1, previous_crc: 0, epoch: 0 },
+            chain: (start == 1).then(Chain::default),
             bytes_before: 0,
-        };
-        scanner.list()?;
-        Ok(scanner)
+        })
+    }
+
+    /// Refuses a log that does not begin with its first segment.
+    pub(crate) fn require_first(&self) -> Result<(), LogError> {
+        if self.start == 1 {
+            return Ok(());
+        }
+        Err(corrupt(&segment_path(&self.directory, 1), 0, "the segment is missing, and no image replaces it"))
     }
 
     /// Bytes of log scanned so far.
@@ -123,25 +140,30 @@ impl Scanner {
             length.map(|bytes| LogFile { path: path.clone(), bytes }).map_err(|source| LogError::Io { path, source })
         };
         let last = LogFile { path: current.path.clone(), bytes: self.offset as u64 };
-        (1..current.header.number).map(whole).chain([Ok(last)]).collect()
+        (self.start..current.header.number).map(whole).chain([Ok(last)]).collect()
     }
 
-    /// Total size of the segment files.
+    /// Total size of the segment files to read.
     pub(crate) fn total_bytes(&self) -> Result<u64, LogError> {
         let length = |number| {
             let path = segment_path(&self.directory, number);
-            let file = self.env.open(&path, tine_base::OpenMode::Read);
+            let file = self.env.open(&path, OpenMode::Read);
             file.and_then(|file| file.len()).map_err(|source| LogError::Io { path, source })
         };
-        (1..=self.segments).map(length).sum()
+        self.from(self.start).map(length).sum()
+    }
+
+    /// The segments from a number on.
+    fn from(&self, number: u64) -> std::ops::RangeInclusive<u64> {
+        number..=self.segments.map_or(0, |(_, last)| last)
     }
 
     pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, LogError> {
         if self.current.is_none() {
-            if self.segments == 0 {
+            if self.segments.is_none() {
                 return Ok(None);
             }
-            self.current = Some(self.load(1)?);
+            self.current = Some(self.load(self.start)?);
         }
         loop {
             if let Some(frame) = self.frame_here() {
@@ -156,11 +178,13 @@ impl Scanner {
     /// Where the log ends; `None` if there is no segment at all. Only after [`Scanner::next_frame`] said `None`.
     pub(crate) fn tail(&self) -> Result<Option<Tail>, LogError> {
         let Some(current) = &self.current else { return Ok(None) };
-        let dirty_end = dirty_end(&current.bytes, self.offset);
+        let missing = || corrupt(&current.path, FRAMES_START, "the first segment has no intact frame");
+        let chain = self.chain.ok_or_else(missing)?;
+        let dirty_end = end_of_content(&current.bytes, self.offset);
         let mut torn_bytes = (dirty_end - self.offset) as u64;
-        for number in current.header.number + 1..=self.segments {
+        for number in self.from(current.header.number + 1) {
             let later = self.load(number)?;
-            torn_bytes += (dirty_end_of_frames(&later) - SEGMENT_HEADER_BYTES) as u64;
+            torn_bytes += (end_of_content(&later.bytes, FRAMES_START) - FRAMES_START) as u64;
         }
         Ok(Some(Tail {
             header: current.header,
@@ -169,15 +193,15 @@ impl Scanner {
             last_frame: self.last_frame.map(|(start, end)| (start as u64, current.bytes.slice(start..end))),
             dirty_end: dirty_end as u64,
             torn_bytes,
-            segments: self.segments,
-            chain: self.chain,
+            segments: *self.from(0).end(),
+            chain,
         }))
     }
 
     fn frame_here(&mut self) -> Option<Frame> {
         let segment = self.current.as_ref()?;
         let (header, payload) = read_frame(&segment.bytes, self.offset, segment.header.salt)?;
-        if !self.chain.continued_by(&header) {
+        if !self.continued_by(&header) {
             return None;
         }
         let frame = Frame {
@@ -187,11 +211,11 @@ impl Scanner {
             path: segment.path.clone(),
             offset: self.offset as u64,
         };
-        self.chain = Chain {
+        self.chain = Some(Chain {
             next_sequence: header.first_sequence + u64::from(header.records),
             previous_crc: header.crc,
             epoch: header.epoch,
-        };
+        });
         self.last_frame = Some((self.offset, payload.end));
         self.offset = payload.end;
         Some(frame)
@@ -201,16 +225,18 @@ impl Scanner {
     fn stop(&mut self) -> Result<Stop, LogError> {
         let current = self.current.clone().expect("a scan stops inside of a segment");
         let number = current.header.number;
-        if self.live && number == self.segments {
-            self.list()?;
+        if self.live {
+            self.segments = list(&*self.env, &self.directory)?;
         }
-        let next = if number < self.segments { Some(self.load(number + 1)?) } else { None };
-        if let Some(next) = &next {
-            let first = read_frame(&next.bytes, SEGMENT_HEADER_BYTES, next.header.salt);
-            if first.is_some_and(|(header, _)| self.chain.continued_by(&header)) {
+        let next = self.from(number + 1).next().map(|number| self.load(number)).transpose()?;
+        if let Some(next) = &next
+            && self.chain.is_some()
+        {
+            let first = read_frame(&next.bytes, FRAMES_START, next.header.salt);
+            if first.is_some_and(|(header, _)| self.continued_by(&header)) {
                 self.bytes_before += current.bytes.len() as u64;
                 self.current = Some(next.clone());
-                self.offset = SEGMENT_HEADER_BYTES;
+                self.offset = FRAMES_START;
                 self.last_frame = None;
                 return Ok(Stop::Continue);
             }
@@ -220,7 +246,7 @@ impl Scanner {
             let again = self.load(number)?;
             let found = read_frame(&again.bytes, self.offset, again.header.salt);
             self.current = Some(again);
-            if found.is_some_and(|(header, _)| self.chain.continued_by(&header)) {
+            if found.is_some_and(|(header, _)| self.continued_by(&header)) {
                 return Ok(Stop::Continue);
             }
         }
@@ -228,8 +254,8 @@ impl Scanner {
             return Ok(Stop::End);
         }
         Err(match next {
-            Some(next) if dirty_end(&current.bytes, self.offset) == self.offset => {
-                corrupt(&next.path, SEGMENT_HEADER_BYTES, "the first frame does not continue the segment before")
+            Some(next) if end_of_content(&current.bytes, self.offset) == self.offset => {
+                corrupt(&next.path, FRAMES_START, "the first frame does not continue the segment before")
             }
             _ => corrupt(&current.path, self.offset, "a damaged frame is followed by intact ones"),
         })
@@ -240,47 +266,37 @@ impl Scanner {
             return Ok(true);
         }
         let Some(next) = next else { return Ok(false) };
-        if has_frame(next, SEGMENT_HEADER_BYTES) {
+        if has_frame(next, FRAMES_START) {
             return Ok(true);
         }
-        for number in next.header.number + 1..=self.segments {
-            if has_frame(&self.load(number)?, SEGMENT_HEADER_BYTES) {
+        for number in self.from(next.header.number + 1) {
+            if has_frame(&self.load(number)?, FRAMES_START) {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn list(&mut self) -> Result<(), LogError> {
-        let paths = self.env.read_dir(&self.directory);
-        let paths = paths.map_err(|source| LogError::Io { path: self.directory.clone(), source })?;
-        // Names sort as their numbers do, and the numbers are dense.
-        let mut count = 0;
-        for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "log")) {
-            count += 1;
-            let expected = segment_path(&self.directory, count);
-            if *path != expected {
-                return Err(corrupt(&expected, 0, "the segment is missing"));
-            }
-        }
-        self.segments = count;
-        Ok(())
+    fn continued_by(&self, frame: &FrameHeader) -> bool {
+        self.chain.is_none_or(|chain| chain.continued_by(frame))
     }
 
     fn load(&self, number: u64) -> Result<Segment, LogError> {
         let path = segment_path(&self.directory, number);
         let bytes = self.env.read(&path).map_err(|source| LogError::Io { path: path.clone(), source })?;
-        let header = SegmentHeader::decode(&bytes).map_err(|error| match error {
-            SegmentHeaderError::Damaged => corrupt(&path, 0, "the segment header is damaged"),
-            SegmentHeaderError::Format(found) => {
-                LogError::UnsupportedFormat { file: path.clone(), found, expected: FORMAT_VERSION }
-            }
-        })?;
+        let header = decode_header(&path, &bytes)?;
         let store_id = self.current.as_ref().map(|current| current.header.store_id);
         if header.number != number || store_id.is_some_and(|id| id != header.store_id) {
             return Err(corrupt(&path, 0, "the segment belongs to another place or store"));
         }
         Ok(Segment { header, path, bytes: Bytes::from(bytes) })
+    }
+}
+
+impl Default for Chain {
+    /// Where every log begins.
+    fn default() -> Chain {
+        Chain { next_sequence: 1, previous_crc: 0, epoch: 0 }
     }
 }
 
@@ -296,6 +312,36 @@ pub(crate) fn corrupt(file: &Path, offset: usize, detail: &str) -> LogError {
     LogError::Corrupt { file: file.to_path_buf(), offset: offset as u64, detail: detail.to_owned() }
 }
 
+/// The first and the last segment in a directory, between which none is missing; `None` without any.
+fn list(env: &dyn Env, directory: &Path) -> Result<Option<(u64, u64)>, LogError> {
+    let paths = env.read_dir(directory);
+    let paths = paths.map_err(|source| LogError::Io { path: directory.to_path_buf(), source })?;
+    let mut segments: Option<(u64, u64)> = None;
+    // Names sort as their numbers do.
+    for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "log")) {
+        let number = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<u64>().ok());
+        let number = number.filter(|number| *path == segment_path(directory, *number) && *number > 0);
+        let number = number.ok_or_else(|| corrupt(path, 0, "the name is not that of a segment"))?;
+        let first = segments.map_or(number, |(first, _)| first);
+        if let Some((_, last)) = segments
+            && number != last + 1
+        {
+            return Err(corrupt(&segment_path(directory, last + 1), 0, "the segment is missing"));
+        }
+        segments = Some((first, number));
+    }
+    Ok(segments)
+}
+
+fn decode_header(path: &Path, bytes: &[u8]) -> Result<SegmentHeader, LogError> {
+    SegmentHeader::decode(bytes).map_err(|error| match error {
+        SegmentHeaderError::Damaged => corrupt(path, 0, "the segment header is damaged"),
+        SegmentHeaderError::Format(found) => {
+            LogError::UnsupportedFormat { file: path.to_path_buf(), found, expected: FORMAT_VERSION }
+        }
+    })
+}
+
 /// Whether an intact frame starts anywhere at or behind `from`.
 fn has_frame(segment: &Segment, from: usize) -> bool {
     (from..segment.bytes.len())
@@ -303,11 +349,7 @@ fn has_frame(segment: &Segment, from: usize) -> bool {
         .any(|offset| read_frame(&segment.bytes, offset, segment.header.salt).is_some())
 }
 
-fn dirty_end_of_frames(segment: &Segment) -> usize {
-    dirty_end(&segment.bytes, SEGMENT_HEADER_BYTES)
-}
-
 /// Behind the last byte at or behind `from` that is not zero.
-fn dirty_end(bytes: &[u8], from: usize) -> usize {
+fn end_of_content(bytes: &[u8], from: usize) -> usize {
     bytes[from..].iter().rposition(|byte| *byte != 0).map_or(from, |last| from + last + 1)
 }

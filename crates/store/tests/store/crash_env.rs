@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tine_base::{Env, EnvFile, OpenMode, SystemEnv};
+use tine_base::{DIRECT_BLOCK_BYTES, Env, EnvFile, OpenMode, SystemEnv};
 
 const SECTOR_BYTES: usize = 512;
 
@@ -168,6 +168,12 @@ impl Env for CrashEnv {
         Ok(Box::new(CrashFile { disk: Arc::clone(&self.0), file, holds_lock: AtomicBool::new(false) }))
     }
 
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn EnvFile>> {
+        let file = self.0.lock().names.get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let file = CrashFile { disk: Arc::clone(&self.0), file, holds_lock: AtomicBool::new(false) };
+        Ok(Box::new(DirectCrashFile(file)))
+    }
+
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.0.lock().directories.insert(path.to_path_buf());
         Ok(())
@@ -269,6 +275,41 @@ impl EnvFile for CrashFile {
         let got = !self.file.locked.swap(true, Ordering::SeqCst);
         self.holds_lock.fetch_or(got, Ordering::SeqCst);
         Ok(got)
+    }
+}
+
+/// Every write is followed by a sync.
+struct DirectCrashFile(CrashFile);
+
+impl EnvFile for DirectCrashFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        assert!(bytes.len().is_multiple_of(DIRECT_BLOCK_BYTES) && offset.is_multiple_of(DIRECT_BLOCK_BYTES as u64));
+        self.0.write_all_at(bytes, offset)?;
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        self.0.allocate(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn try_lock_exclusive(&self) -> io::Result<bool> {
+        self.0.try_lock_exclusive()
     }
 }
 

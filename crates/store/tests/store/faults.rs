@@ -133,9 +133,11 @@ fn full_disk_loses_nothing_confirmed() {
 /// Writes that stop anywhere in a frame leave a store that opens with everything confirmed.
 #[test]
 fn short_writes_lose_nothing_confirmed() {
-    for bytes in (0..400).step_by(19) {
+    for (bytes, direct) in (0..9000).step_by(709).flat_map(|bytes| [(bytes, true), (bytes, false)]) {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let (store, env) = faulty(directory.path());
+        let env = FaultEnv::new(Arc::new(SystemEnv));
+        env.refuse_direct(!direct);
+        let store = Store::open(options(directory.path()), Arc::new(env.clone())).expect("open");
         env.short_write_after(bytes);
         let mut confirmed = 0;
         while let Ok(commit) = commit_number(&store, confirmed + 1) {
@@ -145,10 +147,12 @@ fn short_writes_lose_nothing_confirmed() {
             confirmed += 1;
         }
         assert_eq!(store.health().expect_err("poisoned").code(), "TN0212");
-        assert_eq!(confirmed, bytes / 176, "each frame has 176 bytes");
+        assert_eq!(confirmed, bytes / 4096, "each frame has a block");
         drop(store);
         let store = open(directory.path()).expect("a torn frame is no damage");
-        assert_eq!(store.snapshot(ForkId::MAIN).expect("snapshot").len(KEYSPACE), confirmed);
+        // All that matters of a frame may be there when its padding is not.
+        let found = store.snapshot(ForkId::MAIN).expect("snapshot").len(KEYSPACE);
+        assert!((confirmed..=confirmed + 1).contains(&found), "{found} of {confirmed}");
         assert_equals_log(&store, directory.path(), Arc::new(SystemEnv));
     }
 }

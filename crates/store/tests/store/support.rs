@@ -21,7 +21,7 @@ pub const WAIT: Duration = Duration::from_secs(20);
 
 /// Small segments, so that tests cross their borders and copies are cheap.
 pub fn options(directory: &Path) -> StoreOptions {
-    StoreOptions { segment_bytes_min: 4096, segment_bytes_max: 16_384, ..StoreOptions::new(directory) }
+    StoreOptions { segment_bytes_min: 32_768, segment_bytes_max: 131_072, ..StoreOptions::new(directory) }
 }
 
 pub fn open(directory: &Path) -> Result<Store, OpenError> {
