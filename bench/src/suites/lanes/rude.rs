@@ -12,7 +12,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 use crate::{Plan, load::connect, server::Server};
 
 /// Calls of the good client, one in flight.
-const CALLS: u32 = 5_000;
+const CALLS: u32 = 25_000;
 /// Calls before they count.
 const WARM_UP_CALLS: u32 = 200;
 /// Calls in one frame of a flood.
