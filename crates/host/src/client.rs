@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tine_query::Modified;
 use tine_store::{DurableTicket, Lsn};
 use tine_types::protocol::ServerMessage;
 use tine_types::{AlgebraicType, ConnectionId, Identity, ProductType};
@@ -118,11 +119,13 @@ pub struct Reply<T> {
 /// Runs once with the reply, on a lane or procedure thread: must not block.
 pub type ReplyTo<T> = Box<dyn FnOnce(Reply<T>) + Send>;
 
-/// Rows of a SELECT.
+/// What a statement returned and did.
 #[derive(Clone, Debug)]
 pub struct SqlRows {
     /// Names and types of the columns.
     pub columns: ProductType,
     /// One BSATN product per row.
     pub rows: Vec<Bytes>,
+    /// How many rows it changed.
+    pub modified: Modified,
 }

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::sync::Arc;
 
-use tine_query::{Caller, QueryError, SubscriptionIndex, SubscriptionPlan};
+use tine_query::{Caller, Catalog, QueryError, SubscriptionIndex, SubscriptionPlan};
 use tine_store::DurableTicket;
-use tine_tables::{ChangeSet, DatabaseSchema, TableId, TableRead};
+use tine_tables::{ChangeSet, TableId, TableRead};
 use tine_types::protocol::{QuerySetUpdate, ServerMessage, TransactionUpdate};
 
 use crate::cancel::Cancellations;
@@ -184,7 +184,7 @@ impl Clients {
 
     /// Compiles every subscription again for a new schema; those that no longer compile end with an error, and so do those of tables
     /// whose rows have changed: their subscribers could not make out rows that look different from one message to the next.
-    pub fn recompile(&mut self, schema: &DatabaseSchema, changed: &HashSet<TableId>) {
+    pub fn recompile(&mut self, catalog: Catalog<'_>, changed: &HashSet<TableId>) {
         let sets: Vec<(Subscriber, Vec<Box<str>>, Caller)> = self
             .clients
             .iter()
@@ -196,7 +196,7 @@ impl Clients {
             .collect();
         for (subscriber, queries, caller) in sets {
             self.index.remove(subscriber);
-            match compile_queries(&queries, schema, &caller) {
+            match compile_queries(&queries, catalog, &caller) {
                 Ok(plans) if plans.iter().flat_map(|plan| plan.tables_read()).any(|table| changed.contains(&table)) => {
                     self.fail_subscription(subscriber, &"the columns of a table have changed: subscribe again");
                 }
@@ -237,12 +237,12 @@ impl Clients {
 /// Compiles the queries of one set; equal ones are kept once.
 pub(crate) fn compile_queries(
     queries: &[Box<str>],
-    schema: &DatabaseSchema,
+    catalog: Catalog<'_>,
     caller: &Caller,
 ) -> Result<Vec<Arc<SubscriptionPlan>>, QueryError> {
     let mut plans: Vec<Arc<SubscriptionPlan>> = Vec::with_capacity(queries.len());
     for query in queries {
-        for plan in tine_query::compile_subscription_set(query, schema, caller)? {
+        for plan in tine_query::compile_subscription_set(query, catalog, caller)? {
             if !plans.iter().any(|known| known.key() == plan.key()) {
                 plans.push(plan);
             }

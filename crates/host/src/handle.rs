@@ -119,9 +119,10 @@ impl ForkHandle {
         guard
     }
 
-    /// Runs one SELECT.
+    /// Runs one statement: a SELECT as an ordered read, one that changes rows as a write.
     pub fn sql(&self, requester: Requester, text: &str, reply: ReplyTo<SqlRows>) {
-        let (alone, deadline) = (self.fork.module().has_hooks(), Instant::now() + LANE_WITHIN);
+        let alone = self.fork.module().has_hooks() || tine_query::writes(text);
+        let deadline = Instant::now() + LANE_WITHIN;
         self.submit(Job::Sql { requester, text: text.into(), alone, deadline, reply });
     }
 

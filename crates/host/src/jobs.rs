@@ -52,7 +52,7 @@ pub(crate) enum Job {
         cancellation: Arc<Cancellation>,
         reply: ReplyTo<CallReturn>,
     },
-    /// A statement; `alone` when the module's hooks write before and after it.
+    /// A statement; `alone` when it changes rows, or the module's hooks do before and after it.
     Sql {
         requester: Requester,
         text: Box<str>,

@@ -34,6 +34,7 @@ mod publish;
 mod reads;
 mod record;
 mod scheduler;
+mod statements;
 mod worker;
 
 pub use admin::{PublishRequest, Published};

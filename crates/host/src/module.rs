@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use tine_module::{CodeCache, CompiledModule, Limits, ProcedureIndex, ReducerIndex, SourceBundle};
+use tine_query::{Catalog, RowRules};
 use tine_tables::DatabaseSchema;
 use tine_types::AlgebraicType;
 use tine_types::ProductType;
@@ -31,6 +32,8 @@ pub(crate) struct Function<Index> {
 pub struct ActiveModule {
     pub(crate) compiled: Arc<CompiledModule>,
     pub(crate) schema: Arc<DatabaseSchema>,
+    /// Which rows others than the owner see.
+    pub(crate) rules: RowRules,
     pub(crate) reducers: HashMap<Box<str>, Arc<Function<ReducerIndex>>>,
     pub(crate) procedures: HashMap<Box<str>, Arc<Function<ProcedureIndex>>>,
     pub(crate) init: Option<Arc<Function<ReducerIndex>>>,
@@ -79,7 +82,10 @@ impl ActiveModule {
             lifecycle(LifecycleEvent::OnDisconnect),
         );
         let spare_key = OnceLock::new();
-        Ok(ActiveModule { init, connected, disconnected, reducers, procedures, schema, compiled, spare_key })
+        let mut rules = Vec::new();
+        collect_rules(def, "", &mut rules);
+        let rules = RowRules::compile(rules.iter().map(|(prefix, sql)| (&**prefix, *sql)), &schema)?;
+        Ok(ActiveModule { rules, init, connected, disconnected, reducers, procedures, schema, compiled, spare_key })
     }
 
     /// The module's definition.
@@ -90,6 +96,11 @@ impl ActiveModule {
     /// The tables of the version the module runs on.
     pub fn schema(&self) -> &Arc<DatabaseSchema> {
         &self.schema
+    }
+
+    /// What statements are bound to.
+    pub(crate) fn catalog(&self) -> Catalog<'_> {
+        Catalog { rules: &self.rules, ..Catalog::from(&self.schema) }
     }
 
     /// blake3 of the program.
@@ -115,6 +126,14 @@ impl ActiveModule {
     pub(crate) fn short_hash(&self) -> u64 {
         let (first, _) = self.hash().split_first_chunk().expect("a hash has 32 bytes");
         u64::from_le_bytes(*first)
+    }
+}
+
+/// The row-level security rules of a module and its submodules, with the prefix of the tables they name.
+fn collect_rules<'d>(def: &'d ModuleDef, prefix: &str, out: &mut Vec<(String, &'d str)>) {
+    out.extend(def.row_level_security.iter().map(|rule| (prefix.to_owned(), &*rule.sql)));
+    for submodule in &def.submodules {
+        collect_rules(&submodule.module, &format!("{prefix}{}.", submodule.namespace), out);
     }
 }
 

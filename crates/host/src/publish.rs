@@ -76,7 +76,7 @@ impl ForkWorker {
             self.clients.disconnect_all(&CloseReason::ModuleExited(reason));
         } else {
             let changed = plan.map(|plan| changed_tables(&plan, &module.schema)).unwrap_or_default();
-            self.clients.recompile(&module.schema, &changed);
+            self.clients.recompile(module.catalog(), &changed);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Ordered reads: subscribe, unsubscribe, one-off queries and SELECT.
+//! Ordered reads: subscribe, unsubscribe, one-off queries and SELECT. (Statements that change rows are in [`crate::statements`].)
 //!
 //! A read is answered in two steps. *Evaluating* looks at one version and at nothing else, so neighbouring reads may do it on several
 //! threads at once. *Concluding* runs on the worker, in the order of the requests: it enters subscriptions and queues replies. No
@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tine_query::{Caller, SelectLimits, SubscriptionPlan};
+use tine_query::{Caller, Modified, SelectLimits, SubscriptionPlan};
 use tine_tables::{TableRead, TableSnapshot};
 use tine_types::Identity;
 use tine_types::protocol::{ClientMessage, QueryRows, ServerMessage};
@@ -81,14 +81,14 @@ impl Source<'_> {
                     Answer::Subscribe { key, request_id, query_set_id, found, _share: share }
                 }
                 ClientMessage::OneOffQuery { request_id, query } => {
-                    let result = tine_query::one_off(&query, &self.module.schema, &caller, self.tables);
+                    let result = tine_query::one_off(&query, self.module.catalog(), &caller, self.tables);
                     let result = result.map_err(|error| error.to_string());
                     Answer::Query { key, request_id, result, _share: share }
                 }
                 message => Answer::Later(Job::Query { key, caller, message, share }),
             },
             // A module with hooks may have been published after the request was queued: its hooks write.
-            Job::Sql { requester, text, reply, .. } if !self.module.has_hooks() => {
+            Job::Sql { requester, text, reply, alone: false, .. } if !self.module.has_hooks() => {
                 let started = Instant::now();
                 let caller = Caller { identity: requester.identity, is_owner: requester.identity == self.owner };
                 let result = self.select(&text, &caller);
@@ -102,15 +102,15 @@ impl Source<'_> {
         if queries.len() > QUERIES_PER_SET_MAX {
             return Err(format!("a query set may hold at most {QUERIES_PER_SET_MAX} queries"));
         }
-        let plans = compile_queries(&queries, &self.module.schema, caller).map_err(|error| error.to_string())?;
+        let plans = compile_queries(&queries, self.module.catalog(), caller).map_err(|error| error.to_string())?;
         let rows = evaluate_plans(&plans, self.tables)?;
         Ok(Found { queries, plans, rows })
     }
 
     fn select(&self, text: &str, caller: &Caller) -> Result<SqlRows, CallFailure> {
-        let selected = tine_query::select(text, &self.module.schema, caller, self.tables, self.limits)
+        let selected = tine_query::select(text, self.module.catalog(), caller, self.tables, self.limits)
             .map_err(|error| CallFailure::from_host(&HostError::Query(error)))?;
-        Ok(SqlRows { columns: selected.columns, rows: selected.rows })
+        Ok(SqlRows { columns: selected.columns, rows: selected.rows, modified: Modified::default() })
     }
 }
 
@@ -164,8 +164,10 @@ impl ForkWorker {
                 let started = Instant::now();
                 let result = self.between_hooks(&requester, |worker| {
                     worker.fork.host.metrics.queries.add(1);
-                    let caller = worker.caller(requester.identity);
-                    worker.source().select(&text, &caller)
+                    match tine_query::writes(&text) {
+                        true => worker.run_statement(&requester, &text),
+                        false => worker.source().select(&text, &worker.caller(requester.identity)),
+                    }
                 });
                 self.reply(reply, result, started.elapsed());
             }

@@ -26,10 +26,12 @@ pub enum CallKind {
     ScheduleDone,
     /// The schedules of a fork were allowed to run.
     SchedulesResumed,
+    /// A statement changed rows; the arguments are its text.
+    Statement,
 }
 
 impl CallKind {
-    const ALL: [CallKind; 7] = [
+    const ALL: [CallKind; 8] = [
         CallKind::Reducer,
         CallKind::Lifecycle,
         CallKind::Scheduled,
@@ -37,6 +39,7 @@ impl CallKind {
         CallKind::Publish,
         CallKind::ScheduleDone,
         CallKind::SchedulesResumed,
+        CallKind::Statement,
     ];
 }
 

@@ -56,6 +56,20 @@ pub struct Select {
     pub limit: Option<(u64, Position)>,
 }
 
+impl Select {
+    /// `SELECT * FROM "name"`
+    pub(crate) fn whole_table(name: &str) -> Select {
+        let position = Position::default();
+        Select {
+            projection: Projection::Star(position),
+            from: TableName { name: Name { text: name.into(), position }, alias: None },
+            joins: Vec::new(),
+            filter: None,
+            limit: None,
+        }
+    }
+}
+
 /// What a `SELECT` returns.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Projection {
@@ -90,6 +104,16 @@ pub struct TableName {
     pub name: Name,
     /// What the rest of the statement calls it.
     pub alias: Option<Name>,
+}
+
+impl TableName {
+    /// Puts `prefix` before the table's name; the rest of the statement goes on calling it what it did.
+    pub(crate) fn qualify(&mut self, prefix: &str) {
+        if !prefix.is_empty() {
+            self.alias.get_or_insert_with(|| self.name.clone());
+            self.name.text = format!("{prefix}{}", self.name.text).into();
+        }
+    }
 }
 
 /// `JOIN table ON left = right`

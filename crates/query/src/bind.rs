@@ -5,15 +5,16 @@
 
 use std::sync::Arc;
 
-use tine_tables::{ColumnId, ColumnSchema, DatabaseSchema, TableSchema};
+use tine_tables::{ColumnId, ColumnSchema, TableSchema};
 use tine_types::AlgebraicType;
 
-use crate::Caller;
 use crate::ast::{ColumnName, Expression, Join, Literal, Name, Operand, Operator, Select, TableName};
 use crate::column::{ColumnAccess, ScalarKind};
 use crate::error::{Detail, Position, QueryError};
+use crate::guard::Guard;
 use crate::literal::{encode_literal, type_name};
 use crate::predicate::{ColumnSlot, ColumnsTest, Predicate, ValueTest};
+use crate::{Caller, Catalog};
 
 /// The tables, join conditions and filter of a `SELECT`.
 pub(crate) struct Bound {
@@ -21,7 +22,10 @@ pub(crate) struct Bound {
     pub tables: Vec<Arc<TableSchema>>,
     /// One edge per joined table: `edges[i]` brings in slot `i + 1`.
     pub edges: Vec<Edge>,
+    /// The `WHERE` clause, and the rules that are about single rows.
     pub filter: Predicate,
+    /// By slot: the rules that ask other tables.
+    pub guards: Vec<Option<Arc<Guard>>>,
 }
 
 /// `old.column = new.column`, where `new` is the table that the join brings in.
@@ -33,7 +37,7 @@ pub(crate) struct Edge {
 
 /// The names a statement can use, with the caller for `:sender`.
 pub(crate) struct Scope<'a> {
-    schema: &'a DatabaseSchema,
+    catalog: Catalog<'a>,
     caller: &'a Caller,
     tables: Vec<ScopeTable>,
 }
@@ -55,10 +59,10 @@ impl ScopeTable {
 /// Binds all of `select` but its projection and limit, which differ between the dialects.
 pub(crate) fn bind<'a>(
     select: &Select,
-    schema: &'a DatabaseSchema,
+    catalog: Catalog<'a>,
     caller: &'a Caller,
 ) -> Result<(Bound, Scope<'a>), QueryError> {
-    let mut scope = Scope { schema, caller, tables: Vec::new() };
+    let mut scope = Scope { catalog, caller, tables: Vec::new() };
     scope.add(&select.from)?;
     let mut edges = Vec::with_capacity(select.joins.len());
     for join in &select.joins {
@@ -69,8 +73,32 @@ pub(crate) fn bind<'a>(
         Some(expression) => scope.predicate(expression)?,
         None => Predicate::Constant(true),
     };
-    let tables = scope.tables.iter().map(|table| table.schema.clone()).collect();
-    Ok((Bound { tables, edges, filter }, scope))
+    let tables: Vec<Arc<TableSchema>> = scope.tables.iter().map(|table| table.schema.clone()).collect();
+    let mut parts = vec![filter];
+    let mut guards = Vec::with_capacity(tables.len());
+    for (slot, table) in tables.iter().enumerate() {
+        let guard = catalog.rules.guard(table, catalog, caller)?;
+        let plain = guard.as_ref().and_then(|guard| guard.as_predicate(slot));
+        guards.push(if plain.is_some() { None } else { guard });
+        parts.extend(plain);
+    }
+    Ok((Bound { tables, edges, filter: Predicate::and(parts), guards }, scope))
+}
+
+/// Binds what `UPDATE` and `DELETE` say about the rows of one table, for the owner.
+pub(crate) fn bind_rows<'a>(
+    table: &Name,
+    filter: Option<&Expression>,
+    catalog: Catalog<'a>,
+    caller: &'a Caller,
+) -> Result<(Arc<TableSchema>, Predicate), QueryError> {
+    let mut scope = Scope { catalog, caller, tables: Vec::new() };
+    scope.add(&TableName { name: table.clone(), alias: None })?;
+    let filter = match filter {
+        Some(expression) => scope.predicate(expression)?,
+        None => Predicate::Constant(true),
+    };
+    Ok((scope.tables.remove(0).schema, filter))
 }
 
 impl Scope<'_> {
@@ -95,9 +123,9 @@ impl Scope<'_> {
     }
 
     fn visible_table(&self, name: &Name) -> Result<Arc<TableSchema>, QueryError> {
-        match self.schema.table_named(&name.text) {
-            Some(table) if table.public || self.caller.is_owner => Ok(table.clone()),
-            _ => Err(QueryError::UnknownTable(Detail::with_hint(
+        match self.catalog.visible(&name.text, self.caller) {
+            Some(table) => Ok(table.clone()),
+            None => Err(QueryError::UnknownTable(Detail::with_hint(
                 format!("`{}`", name.text),
                 name.position,
                 "names are case sensitive, and private tables are visible to the owner only",

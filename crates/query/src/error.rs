@@ -120,6 +120,12 @@ pub enum QueryError {
     /// Reading the tables failed.
     #[error("reading the tables failed")]
     Tables(#[source] Arc<TableError>),
+    /// A statement that changes rows, by somebody else than the owner.
+    #[error("only the owner of the database changes rows with SQL; others call reducers")]
+    NotOwner,
+    /// The tables refused a change, for example because a value must be unique.
+    #[error("{0}")]
+    Refused(#[source] Arc<TableError>),
 }
 
 impl QueryError {
@@ -141,6 +147,8 @@ impl QueryError {
             QueryError::NotSupportedYet { .. } => "TN0413",
             QueryError::LimitExceeded { .. } => "TN0414",
             QueryError::Tables(_) => "TN0415",
+            QueryError::NotOwner => "TN0416",
+            QueryError::Refused(_) => "TN0417",
         }
     }
 
@@ -161,8 +169,16 @@ impl QueryError {
             | QueryError::Empty
             | QueryError::NotSupportedYet { .. }
             | QueryError::LimitExceeded { .. }
-            | QueryError::Tables(_) => None,
+            | QueryError::Tables(_)
+            | QueryError::NotOwner
+            | QueryError::Refused(_) => None,
         }
+    }
+}
+
+impl QueryError {
+    pub(crate) fn refused(error: TableError) -> Self {
+        QueryError::Refused(Arc::new(error))
     }
 }
 

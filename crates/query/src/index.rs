@@ -222,7 +222,7 @@ impl<S: Copy + Eq + Hash + Ord> SubscriptionIndex<S> {
         for job in &jobs {
             let [returned, lookup] = &job.sides;
             let plan = &self.entry(job.slot).plan;
-            match plan.delta_of(after, returned.as_changes(), lookup.as_changes()) {
+            match plan.delta_of(after, changes, returned.as_changes(), lookup.as_changes()) {
                 Ok(Some(update)) => updates.push((job.slot, update)),
                 Ok(None) => {}
                 Err(error) => failures.push((job.slot, error)),
@@ -408,6 +408,10 @@ impl ColumnWatchers {
 }
 
 fn watchers_of(plan: &SubscriptionPlan, slot: u32) -> impl Iterator<Item = (Watcher, &crate::plan::Side)> {
-    let alone = plan.sides().count() == 1;
-    plan.sides().zip(0..).map(move |(side, number)| (Watcher { slot, side: number, alone }, side))
+    let (alone, guarded) = (plan.sides().count() == 1, plan.is_guarded());
+    plan.sides().zip(0..).map(move |(side, number)| {
+        // A guarded plan looks at the whole commit: all that matters is that it is called, once.
+        let side_number = if guarded { 0 } else { number };
+        (Watcher { slot, side: side_number, alone }, side)
+    })
 }

@@ -29,17 +29,17 @@ use crate::rows::{Changes, RESULT_BYTES_MAX, RowSink};
 pub const JOIN_STEPS_MAX: u64 = 1 << 24;
 
 /// What is left of the steps allowed.
-struct Budget {
+pub(crate) struct Budget {
     left: Cell<u64>,
     max: u64,
 }
 
 impl Budget {
-    fn new(max: u64) -> Budget {
+    pub fn new(max: u64) -> Budget {
         Budget { left: Cell::new(max), max }
     }
 
-    fn spend(&self, steps: u64) -> Result<(), QueryError> {
+    pub fn spend(&self, steps: u64) -> Result<(), QueryError> {
         match self.left.get().checked_sub(steps) {
             Some(left) => {
                 self.left.set(left);

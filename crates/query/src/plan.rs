@@ -7,19 +7,20 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use tine_tables::{ChangeSet, DatabaseSchema, TableId, TableRead, TableSchema};
+use tine_tables::{ChangeSet, TableId, TableRead, TableSchema};
 use tine_types::protocol::{QueryRows, RowList, RowListBuilder, TableRows, TableUpdate, TableUpdateRows};
 
-use crate::Caller;
 use crate::access::{AccessPath, ColumnLookup, Visit, Walk, equal_values};
 use crate::ast::{Projection, Select, Statement};
 use crate::bind::{Bound, bind};
 use crate::column::ColumnAccess;
 use crate::error::{Detail, QueryError};
+use crate::guard::{GuardedPlan, Match};
 use crate::join::{JOIN_STEPS_MAX, JoinPlan};
 use crate::parser::parse_statement;
 use crate::predicate::Predicate;
 use crate::rows::{Changes, RowSink, filtered_list};
+use crate::{Caller, Catalog};
 
 /// Equal for plans that return the same rows in every state: the query with names, spelling and
 /// `:sender` resolved.
@@ -44,6 +45,7 @@ pub struct SubscriptionPlan {
 enum Shape {
     Table(Box<Side>),
     Join(Box<JoinPlan>),
+    Guarded(Box<GuardedPlan>),
 }
 
 /// What a plan needs of one of its tables.
@@ -68,7 +70,7 @@ pub(crate) struct Prune {
 }
 
 impl Side {
-    fn new(table: Arc<TableSchema>, slot: usize, filter: Predicate) -> Side {
+    pub fn new(table: Arc<TableSchema>, slot: usize, filter: Predicate) -> Side {
         let access = AccessPath::choose(&table, slot, &filter);
         let prune = Prune::find(&table, slot, &filter);
         Side { table, slot, filter, access, prune }
@@ -129,51 +131,53 @@ enum Use {
 /// # Errors
 /// Everything that is wrong with the text, and [`QueryError::UnindexedJoin`] when a join column has
 /// no index: each commit would have to scan a table.
-pub fn compile_subscription(
+pub fn compile_subscription<'a>(
     sql: &str,
-    schema: &DatabaseSchema,
+    catalog: impl Into<Catalog<'a>>,
     caller: &Caller,
 ) -> Result<Arc<SubscriptionPlan>, QueryError> {
     match parse_statement(sql)? {
-        Statement::Select(select) => compile(&select, schema, caller, Use::Subscription).map(Arc::new),
+        Statement::Select(select) => compile(&select, catalog.into(), caller, Use::Subscription).map(Arc::new),
         Statement::SelectAllTables => Err(QueryError::NotSupportedYet { what: "SELECT * FROM * as a single query" }),
         other => Err(not_a_query(&other)),
     }
 }
 
 /// As [`compile_subscription`], but `SELECT * FROM *` gives one plan per table the caller may see.
-pub fn compile_subscription_set(
+pub fn compile_subscription_set<'a>(
     sql: &str,
-    schema: &DatabaseSchema,
+    catalog: impl Into<Catalog<'a>>,
     caller: &Caller,
 ) -> Result<Vec<Arc<SubscriptionPlan>>, QueryError> {
+    let catalog = catalog.into();
     match parse_statement(sql)? {
-        Statement::Select(select) => Ok(vec![Arc::new(compile(&select, schema, caller, Use::Subscription)?)]),
-        Statement::SelectAllTables => {
-            let visible = schema.tables().iter().filter(|table| table.public || caller.is_owner);
-            Ok(visible.map(|table| Arc::new(SubscriptionPlan::whole_table(table.clone()))).collect())
-        }
+        Statement::Select(select) => Ok(vec![Arc::new(compile(&select, catalog, caller, Use::Subscription)?)]),
+        Statement::SelectAllTables => whole_tables(catalog, caller, Use::Subscription),
         other => Err(not_a_query(&other)),
     }
 }
 
 /// Runs a query of the subscription dialect once. Joins need no index here.
-pub fn one_off(
+pub fn one_off<'a>(
     sql: &str,
-    schema: &DatabaseSchema,
+    catalog: impl Into<Catalog<'a>>,
     caller: &Caller,
     reader: &dyn TableRead,
 ) -> Result<QueryRows, QueryError> {
+    let catalog = catalog.into();
     let plans = match parse_statement(sql)? {
-        Statement::Select(select) => vec![compile(&select, schema, caller, Use::OneOff)?],
-        Statement::SelectAllTables => {
-            let visible = schema.tables().iter().filter(|table| table.public || caller.is_owner);
-            visible.map(|table| SubscriptionPlan::whole_table(table.clone())).collect()
-        }
+        Statement::Select(select) => vec![Arc::new(compile(&select, catalog, caller, Use::OneOff)?)],
+        Statement::SelectAllTables => whole_tables(catalog, caller, Use::OneOff)?,
         other => return Err(not_a_query(&other)),
     };
     let tables = plans.iter().map(|plan| plan.evaluate_rows(reader)).collect::<Result<_, _>>()?;
     Ok(QueryRows { tables })
+}
+
+/// `SELECT * FROM *`
+fn whole_tables(catalog: Catalog<'_>, caller: &Caller, usage: Use) -> Result<Vec<Arc<SubscriptionPlan>>, QueryError> {
+    let tables = catalog.visible_stored(caller);
+    tables.map(|table| compile(&Select::whole_table(&table.name), catalog, caller, usage).map(Arc::new)).collect()
 }
 
 fn not_a_query(statement: &Statement) -> QueryError {
@@ -192,12 +196,7 @@ fn not_a_query(statement: &Statement) -> QueryError {
     ))
 }
 
-fn compile(
-    select: &Select,
-    schema: &DatabaseSchema,
-    caller: &Caller,
-    usage: Use,
-) -> Result<SubscriptionPlan, QueryError> {
+fn compile(select: &Select, catalog: Catalog<'_>, caller: &Caller, usage: Use) -> Result<SubscriptionPlan, QueryError> {
     if let Some((_, position)) = select.limit {
         return Err(QueryError::Unsupported(Detail::with_hint(
             "LIMIT in this dialect",
@@ -212,7 +211,7 @@ fn compile(
             "HTTP sql joins any number of tables",
         )));
     }
-    let (bound, scope) = bind(select, schema, caller)?;
+    let (bound, scope) = bind(select, catalog, caller)?;
     let returned = match &select.projection {
         Projection::Star(_) if bound.tables.len() == 1 => 0,
         Projection::Star(position) => {
@@ -245,19 +244,16 @@ fn compile(
 impl SubscriptionPlan {
     fn new(bound: Bound, returned: usize, usage: Use) -> Result<SubscriptionPlan, QueryError> {
         let key = key_of(&bound, returned);
-        let Bound { mut tables, mut edges, filter } = bound;
+        check_join(&bound, returned, usage)?;
+        if bound.guards.iter().any(Option::is_some) {
+            return Ok(SubscriptionPlan { key, shape: guarded(bound, returned) });
+        }
+        let Bound { mut tables, mut edges, filter, .. } = bound;
         let Some(edge) = edges.pop() else {
             let shape = Shape::Table(Box::new(Side::new(tables.remove(0), 0, filter)));
             return Ok(SubscriptionPlan { key, shape });
         };
         let lookup = 1 - returned;
-        if tables[lookup].is_event {
-            return Err(QueryError::Unsupported(Detail::with_hint(
-                format!("looking up rows of the event table `{}`", tables[lookup].name),
-                edge.position,
-                "events are never stored; return the event table's rows instead",
-            )));
-        }
         let [mut returned_parts, mut lookup_parts, mut cross_parts] = [Vec::new(), Vec::new(), Vec::new()];
         for part in filter.conjuncts() {
             let parts = match part.slots() {
@@ -269,18 +265,6 @@ impl SubscriptionPlan {
         }
         let (returned_key, lookup_key) =
             if returned == edge.old.slot { (edge.old, edge.new) } else { (edge.new, edge.old) };
-        let indexes = [(&tables[returned], &returned_key), (&tables[lookup], &lookup_key)];
-        for (table, key) in indexes {
-            let needed = usage == Use::Subscription && !table.is_event;
-            if needed && ColumnLookup::find(table, key.column).is_none() {
-                let column = &table.columns[key.column.position()].name;
-                return Err(QueryError::UnindexedJoin(Detail::with_hint(
-                    format!("`{}`.`{column}` has no index", table.name),
-                    edge.position,
-                    "a subscription joins on indexed columns only; add an index that starts with the column",
-                )));
-            }
-        }
         let returned_lookup = ColumnLookup::find(&tables[returned], returned_key.column);
         let lookup_lookup = ColumnLookup::find(&tables[lookup], lookup_key.column);
         let plan = JoinPlan {
@@ -294,12 +278,6 @@ impl SubscriptionPlan {
             steps_max: JOIN_STEPS_MAX,
         };
         Ok(SubscriptionPlan { key, shape: Shape::Join(Box::new(plan)) })
-    }
-
-    fn whole_table(table: Arc<TableSchema>) -> SubscriptionPlan {
-        let bound = Bound { tables: vec![table.clone()], edges: Vec::new(), filter: Predicate::Constant(true) };
-        let key = key_of(&bound, 0);
-        SubscriptionPlan { key, shape: Shape::Table(Box::new(Side::new(table, 0, Predicate::Constant(true)))) }
     }
 
     /// The plan with another bound on the rows a join looks at.
@@ -332,17 +310,24 @@ impl SubscriptionPlan {
     }
 
     pub(crate) fn sides(&self) -> impl Iterator<Item = &Side> {
-        let (first, second) = match &self.shape {
-            Shape::Table(side) => (&**side, None),
-            Shape::Join(join) => (&join.returned, Some(&join.lookup)),
+        let (first, second, others): (_, _, &[Side]) = match &self.shape {
+            Shape::Table(side) => (&**side, None, &[]),
+            Shape::Join(join) => (&join.returned, Some(&join.lookup), &[]),
+            Shape::Guarded(plan) => (&plan.sides[0], None, &plan.sides[1..]),
         };
-        std::iter::once(first).chain(second)
+        std::iter::once(first).chain(second).chain(others)
+    }
+
+    /// Whether the plan looks at whole commits, not at the changes picked for each of its sides.
+    pub(crate) fn is_guarded(&self) -> bool {
+        matches!(self.shape, Shape::Guarded(_))
     }
 
     fn returned(&self) -> &Side {
         match &self.shape {
             Shape::Table(side) => side,
             Shape::Join(join) => &join.returned,
+            Shape::Guarded(plan) => &plan.sides[0],
         }
     }
 
@@ -358,6 +343,7 @@ impl SubscriptionPlan {
                 Ok(Walk::On)
             }),
             Shape::Join(join) => join.evaluate(reader, &mut sink),
+            Shape::Guarded(plan) => plan.evaluate(reader, &mut sink),
         }
     }
 
@@ -380,7 +366,7 @@ impl SubscriptionPlan {
         let mut of_sides = self.sides().map(|side| Changes::of(changes.table(side.table.id)));
         let returned = of_sides.next().unwrap_or(Changes::NONE);
         let lookup = of_sides.next().unwrap_or(Changes::NONE);
-        self.delta_of(after, returned, lookup)
+        self.delta_of(after, changes, returned, lookup)
     }
 
     /// As [`SubscriptionPlan::delta`], given the changes to look at. They must hold every changed row
@@ -388,6 +374,7 @@ impl SubscriptionPlan {
     pub(crate) fn delta_of(
         &self,
         after: &dyn TableRead,
+        changes: &ChangeSet,
         returned: Changes<'_>,
         lookup: Changes<'_>,
     ) -> Result<Option<Arc<TableUpdate>>, QueryError> {
@@ -400,6 +387,11 @@ impl SubscriptionPlan {
             Shape::Join(join) => {
                 let (mut inserts, mut deletes) = (RowListBuilder::new(), RowListBuilder::new());
                 join.delta(after, returned, lookup, &mut RowSink::new(&mut inserts), &mut RowSink::new(&mut deletes))?;
+                (inserts.finish(size), deletes.finish(size))
+            }
+            Shape::Guarded(plan) => {
+                let (mut inserts, mut deletes) = (RowListBuilder::new(), RowListBuilder::new());
+                plan.delta(after, changes, &mut RowSink::new(&mut inserts), &mut RowSink::new(&mut deletes))?;
                 (inserts.finish(size), deletes.finish(size))
             }
         };
@@ -431,5 +423,49 @@ fn key_of(bound: &Bound, returned: usize) -> PlanKey {
     }
     text.push(' ');
     bound.filter.write_key(&mut text);
+    for guard in bound.guards.iter().flatten() {
+        guard.write_key(&mut text);
+    }
     PlanKey(text.into())
+}
+
+/// Refuses joins that no plan can follow: into events, and for subscriptions on columns without an index.
+fn check_join(bound: &Bound, returned: usize, usage: Use) -> Result<(), QueryError> {
+    let Some(edge) = bound.edges.first() else { return Ok(()) };
+    let lookup = &bound.tables[1 - returned];
+    if lookup.is_event {
+        return Err(QueryError::Unsupported(Detail::with_hint(
+            format!("looking up rows of the event table `{}`", lookup.name),
+            edge.position,
+            "events are never stored; return the event table's rows instead",
+        )));
+    }
+    let mut sides = [&edge.old, &edge.new];
+    sides.sort_by_key(|side| side.slot != returned);
+    for key in sides {
+        let table = &bound.tables[key.slot];
+        let needed = usage == Use::Subscription && !table.is_event;
+        if needed && ColumnLookup::find(table, key.column).is_none() {
+            let column = &table.columns[key.column.position()].name;
+            return Err(QueryError::UnindexedJoin(Detail::with_hint(
+                format!("`{}`.`{column}` has no index", table.name),
+                edge.position,
+                "a subscription joins on indexed columns only; add an index that starts with the column",
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The plan of a query over tables with rules that join.
+fn guarded(bound: Bound, returned: usize) -> Shape {
+    let (own, joint) = bound.filter.split_off_slot(returned);
+    let matching =
+        (!bound.edges.is_empty()).then(|| Match::new(&bound, returned, joint, bound.guards[1 - returned].clone()));
+    let guard = bound.guards[returned].clone();
+    let mut sides = vec![Side { prune: None, ..Side::new(bound.tables[returned].clone(), returned, own) }];
+    let asked = GuardedPlan::tables_asked(guard.as_ref(), matching.as_ref());
+    let asked = asked.into_iter().filter(|table| table.id != bound.tables[returned].id);
+    sides.extend(asked.map(|table| Side { prune: None, ..Side::new(table, 0, Predicate::Constant(true)) }));
+    Shape::Guarded(Box::new(GuardedPlan { sides, guard, matching, steps_max: JOIN_STEPS_MAX }))
 }

@@ -112,6 +112,28 @@ impl Predicate {
         }
     }
 
+    /// The same condition on the row in `slot`, for one that mentions a single slot.
+    pub fn moved_to(self, slot: usize) -> Predicate {
+        let moved = |column: ColumnSlot| ColumnSlot { slot, ..column };
+        match self {
+            Predicate::Constant(_) => self,
+            Predicate::And(parts) => Predicate::And(parts.into_iter().map(|part| part.moved_to(slot)).collect()),
+            Predicate::Or(parts) => Predicate::Or(parts.into_iter().map(|part| part.moved_to(slot)).collect()),
+            Predicate::Not(inner) => Predicate::Not(Box::new(inner.moved_to(slot))),
+            Predicate::Value(test) => Predicate::Value(ValueTest { column: moved(test.column), ..test }),
+            Predicate::Columns(test) => {
+                Predicate::Columns(ColumnsTest { left: moved(test.left), right: moved(test.right), ..test })
+            }
+        }
+    }
+
+    /// The parts that are about the row in `slot` alone, and the others.
+    pub fn split_off_slot(&self, slot: usize) -> (Predicate, Predicate) {
+        let (own, others): (Vec<&Predicate>, Vec<&Predicate>) =
+            self.conjuncts().iter().partition(|part| part.slots() & !(1 << slot) == 0);
+        (Predicate::and(own.into_iter().cloned()), Predicate::and(others.into_iter().cloned()))
+    }
+
     /// The parts all of which must hold.
     pub fn conjuncts(&self) -> &[Predicate] {
         match self {

@@ -6,20 +6,23 @@
 //! Unlike a subscription's, the result is a bag: a row appears once per combination that matches.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tine_tables::{DatabaseSchema, TableRead};
+use tine_tables::TableRead;
 use tine_types::{AlgebraicType, ProductType, ProductTypeElement};
 
-use crate::Caller;
 use crate::access::{AccessPath, ColumnLookup, Walk};
 use crate::ast::{ColumnItem, Name, Projection, Select, Statement};
 use crate::bind::{Bound, Scope, bind};
 use crate::column::ColumnAccess;
 use crate::error::QueryError;
+use crate::guard::{Guard, State};
+use crate::join::Budget;
 use crate::parser::{TABLES_MAX, parse_statement};
 use crate::predicate::{ColumnSlot, Predicate};
 use crate::rows::RESULT_BYTES_MAX;
+use crate::{Caller, Catalog};
 
 /// What one HTTP query may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,38 +58,41 @@ pub struct SelectResult {
 /// # Errors
 /// Everything that is wrong with the text, [`QueryError::NotSupportedYet`] for other statements,
 /// [`QueryError::LimitExceeded`] and trouble in the tables.
-pub fn select(
+pub fn select<'a>(
     sql: &str,
-    schema: &DatabaseSchema,
+    catalog: impl Into<Catalog<'a>>,
     caller: &Caller,
     reader: &dyn TableRead,
     limits: SelectLimits,
 ) -> Result<SelectResult, QueryError> {
     match parse_statement(sql)? {
-        Statement::Select(select) => run_select(&select, schema, caller, reader, limits),
+        Statement::Select(select) => run_select(&select, catalog.into(), caller, reader, limits),
         Statement::SelectAllTables => {
             Err(QueryError::NotSupportedYet { what: "SELECT * FROM * outside subscriptions" })
         }
-        Statement::Insert(_) => Err(QueryError::NotSupportedYet { what: "INSERT" }),
-        Statement::Update(_) => Err(QueryError::NotSupportedYet { what: "UPDATE" }),
-        Statement::Delete(_) => Err(QueryError::NotSupportedYet { what: "DELETE" }),
-        Statement::Set { .. } => Err(QueryError::NotSupportedYet { what: "SET" }),
-        Statement::Show { .. } => Err(QueryError::NotSupportedYet { what: "SHOW" }),
+        Statement::Insert(_) => Err(QueryError::NotSupportedYet { what: "INSERT in a read" }),
+        Statement::Update(_) => Err(QueryError::NotSupportedYet { what: "UPDATE in a read" }),
+        Statement::Delete(_) => Err(QueryError::NotSupportedYet { what: "DELETE in a read" }),
+        Statement::Set { .. } => Err(QueryError::NotSupportedYet { what: "SET in a read" }),
+        Statement::Show { .. } => Err(QueryError::NotSupportedYet { what: "SHOW in a read" }),
     }
 }
 
 fn run_select(
     select: &Select,
-    schema: &DatabaseSchema,
+    catalog: Catalog<'_>,
     caller: &Caller,
     reader: &dyn TableRead,
     limits: SelectLimits,
 ) -> Result<SelectResult, QueryError> {
-    let (bound, scope) = bind(select, schema, caller)?;
+    let (bound, scope) = bind(select, catalog, caller)?;
     let (columns, output) = project(&select.projection, &bound, &scope)?;
     let limit = select.limit.map_or(u64::MAX, |(limit, _)| limit);
-    let mut run = Run { reader, output, limits, limit, scanned: 0, bytes: 0, rows: Vec::new(), count: 0 };
-    let whole_count = matches!(run.output, Output::Count) && bound.tables.len() == 1 && bound.filter.is_true();
+    let budget = Budget::new(limits.scanned_max);
+    let mut run =
+        Run { reader, output, limits, limit, budget: &budget, scanned: 0, bytes: 0, rows: Vec::new(), count: 0 };
+    let whole = bound.tables.len() == 1 && bound.filter.is_true() && bound.guards[0].is_none();
+    let whole_count = matches!(run.output, Output::Count) && whole;
     if whole_count {
         run.count = reader.row_count(bound.tables[0].id);
     } else if limit > 0 {
@@ -144,6 +150,8 @@ struct Level {
     source: Source,
     /// The parts of the condition that this table completes.
     filter: Predicate,
+    /// What the caller sees of the table, when other tables decide about it.
+    guard: Option<Arc<Guard>>,
 }
 
 /// Rows of one table by the value of one column.
@@ -172,7 +180,8 @@ fn arrange(bound: &Bound, run: &mut Run<'_>) -> Result<Vec<Level>, QueryError> {
     let mut placed: u32 = 1 << first;
     let mut pending: Vec<&Predicate> = bound.filter.conjuncts().iter().collect();
     let filter = take_decidable(&mut pending, placed);
-    let mut levels = vec![Level { slot: first, source: Source::Path(paths[first].clone()), filter }];
+    let guard = bound.guards[first].clone();
+    let mut levels = vec![Level { slot: first, source: Source::Path(paths[first].clone()), filter, guard }];
     while levels.len() < bound.tables.len() {
         // The join conditions form a tree, so some edge always leads out of the placed part.
         let (from, to) = bound
@@ -193,7 +202,7 @@ fn arrange(bound: &Bound, run: &mut Run<'_>) -> Result<Vec<Level>, QueryError> {
             Some(find) => Source::Lookup { find, from: from.clone() },
             None => Source::Hash { rows: run.hash(&paths[to.slot], to)?, from: from.clone() },
         };
-        levels.push(Level { slot: to.slot, source, filter });
+        levels.push(Level { slot: to.slot, source, filter, guard: bound.guards[to.slot].clone() });
     }
     Ok(levels)
 }
@@ -211,6 +220,8 @@ struct Run<'a> {
     output: Output,
     limits: SelectLimits,
     limit: u64,
+    /// For the rows that rules look at.
+    budget: &'a Budget,
     scanned: u64,
     bytes: usize,
     rows: Vec<Bytes>,
@@ -226,10 +237,13 @@ impl Run<'_> {
             self.scan_one()?;
             let mut with_row: [&[u8]; TABLES_MAX] = *rows;
             with_row[level.slot] = row;
-            match level.filter.matches(&with_row) {
-                true => self.level(rest, &with_row),
-                false => Ok(Walk::On),
-            }
+            let state = State { reader, undone: None, budget: self.budget };
+            let shown = level.filter.matches(&with_row)
+                && match &level.guard {
+                    Some(guard) => guard.shows(state, row)?,
+                    None => true,
+                };
+            if shown { self.level(rest, &with_row) } else { Ok(Walk::On) }
         };
         match &level.source {
             Source::Path(path) => path.visit(reader, &mut visit),

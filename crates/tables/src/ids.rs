@@ -20,6 +20,15 @@ pub struct IndexId(pub u32);
 pub struct ColumnId(pub u16);
 
 impl TableId {
+    /// The first id of tables that no keyspace holds: system tables and materialised views. Keyspaces are numbered from 0 and never
+    /// get here: a store refuses far fewer.
+    pub const UNSTORED_MIN: TableId = TableId(1 << 31);
+
+    /// Whether a keyspace holds the table's rows.
+    pub const fn is_stored(self) -> bool {
+        self.0 < Self::UNSTORED_MIN.0
+    }
+
     /// Wraps the number.
     pub const fn new(number: u32) -> TableId {
         TableId(number)

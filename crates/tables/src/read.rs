@@ -8,6 +8,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tine_store::{Cursor, Direction, KeyspaceId, Read, Snapshot, ValueRef, Version};
 use tine_types::bsatn::{DecodeError, Reader};
 
@@ -134,6 +135,8 @@ enum Source<'a> {
     Empty,
     One { row: ValueRef<'a>, returned: bool },
     Rows(Cursor<'a>),
+    Lent(std::slice::Iter<'a, Bytes>),
+    Owned { rows: std::vec::IntoIter<Bytes>, row: Bytes },
     Index { entries: Cursor<'a>, store: &'a dyn Read, place: IndexPlace<'a>, row: Option<ValueRef<'a>> },
 }
 
@@ -150,6 +153,16 @@ impl<'a> RowCursor<'a> {
         RowCursor { source: Source::Empty }
     }
 
+    /// Rows that are in no keyspace, in the order given.
+    pub fn of_rows(rows: &'a [Bytes]) -> RowCursor<'a> {
+        RowCursor { source: Source::Lent(rows.iter()) }
+    }
+
+    /// Rows made for this cursor, in the order given.
+    pub fn of_made_rows(rows: Vec<Bytes>) -> RowCursor<'static> {
+        RowCursor { source: Source::Owned { rows: rows.into_iter(), row: Bytes::new() } }
+    }
+
     /// The next row, valid until the next call; `None` after the last.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<&[u8]>, TableError> {
@@ -158,6 +171,12 @@ impl<'a> RowCursor<'a> {
             Source::One { row, returned } => {
                 let first = !std::mem::replace(returned, true);
                 Ok(first.then_some(&**row))
+            }
+            Source::Lent(rows) => Ok(rows.next().map(|row| &**row)),
+            Source::Owned { rows, row } => {
+                let Some(next) = rows.next() else { return Ok(None) };
+                *row = next;
+                Ok(Some(row))
             }
             Source::Rows(cursor) => Ok(cursor.next()?.map(|(_, row)| row)),
             Source::Index { entries, store, place, row } => {

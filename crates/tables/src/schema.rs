@@ -15,6 +15,7 @@ mod build;
 mod codec;
 mod compat;
 mod plan;
+mod unstored;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use crate::ast::Operator;
 use crate::{SelectLimits, SubscriptionIndex, SubscriptionPlan, compile_subscription, one_off, select};
 
 /// Table 0 is `a (name, id, k, v)`, table 1 is `b (k, v, w)`; rows of the model hold the numbers.
-type Row = [u8; 3];
+pub(super) type Row = [u8; 3];
 const TABLES: [&str; 2] = ["a", "b"];
 const COLUMNS: [[&str; 3]; 2] = [["id", "k", "v"], ["k", "v", "w"]];
 /// Columns that an index starts with.
@@ -28,17 +28,17 @@ const OPERATORS: [Operator; 6] = [
 ];
 
 #[derive(Debug, Clone)]
-struct Query {
+pub(super) struct Query {
     /// Table by slot: one or two.
-    tables: Vec<usize>,
-    returned: usize,
+    pub(super) tables: Vec<usize>,
+    pub(super) returned: usize,
     /// Columns joined, by slot.
-    edge: [usize; 2],
-    condition: Condition,
+    pub(super) edge: [usize; 2],
+    pub(super) condition: Condition,
 }
 
 #[derive(Debug, Clone)]
-enum Condition {
+pub(super) enum Condition {
     Value { slot: usize, column: usize, operator: Operator, value: u8 },
     Columns { left: (usize, usize), operator: Operator, right: (usize, usize) },
     And(Vec<Condition>),
@@ -110,12 +110,12 @@ impl Query {
         sql + " WHERE " + &self.condition.sql(&self.tables)
     }
 
-    fn sql(&self) -> String {
+    pub(super) fn sql(&self) -> String {
         format!("SELECT s{}.* {}", self.returned, self.source_and_condition())
     }
 
     /// The matching combinations, one entry per combination: the row returned.
-    fn combinations(&self, model: &Model) -> Vec<Row> {
+    pub(super) fn combinations(&self, model: &Model) -> Vec<Row> {
         let rows = |slot: usize| model.rows[self.tables[slot]].iter().copied();
         match self.tables.len() {
             1 => rows(0).filter(|row| self.condition.holds(&[*row])).collect(),
@@ -128,13 +128,13 @@ impl Query {
     }
 
     /// The result as encoded rows.
-    fn expected(&self, model: &Model) -> BTreeSet<Vec<u8>> {
+    pub(super) fn expected(&self, model: &Model) -> BTreeSet<Vec<u8>> {
         let table = self.tables[self.returned];
         self.combinations(model).into_iter().map(|row| encode(values(table, row))).collect()
     }
 }
 
-fn values(table: usize, row: Row) -> Vec<AlgebraicValue> {
+pub(super) fn values(table: usize, row: Row) -> Vec<AlgebraicValue> {
     let numbers = row.into_iter().map(AlgebraicValue::U8);
     match table {
         // A column of variable size in front moves the others about.
@@ -144,7 +144,7 @@ fn values(table: usize, row: Row) -> Vec<AlgebraicValue> {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Operation {
+pub(super) enum Operation {
     Insert(usize, Row),
     /// Deletes the row at this position, modulo the number of rows.
     Delete(usize, usize),
@@ -154,12 +154,12 @@ enum Operation {
 
 /// What the tables hold.
 #[derive(Default)]
-struct Model {
-    rows: [BTreeSet<Row>; 2],
+pub(super) struct Model {
+    pub(super) rows: [BTreeSet<Row>; 2],
 }
 
 impl Model {
-    fn apply(&mut self, operation: Operation, world: &mut World) {
+    pub(super) fn apply(&mut self, operation: Operation, world: &mut World) {
         match operation {
             Operation::Insert(table, row) => {
                 let taken = table == 0 && self.rows[0].iter().any(|other| other[0] == row[0]);
@@ -185,7 +185,7 @@ impl Model {
     }
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let number = |name| (name, AlgebraicType::U8);
     let a = vec![("name", AlgebraicType::String), number("id"), number("k"), number("v")];
     World::new(&[
@@ -194,19 +194,19 @@ fn world() -> World {
     ])
 }
 
-fn evaluated(plan: &SubscriptionPlan, world: &World) -> BTreeSet<Vec<u8>> {
+pub(super) fn evaluated(plan: &SubscriptionPlan, world: &World) -> BTreeSet<Vec<u8>> {
     let mut builder = RowListBuilder::new();
     plan.evaluate(&world.tables, &mut builder).expect("healthy tables");
     as_set(&builder.finish(plan.table().static_row_size))
 }
 
-fn as_set(rows: &RowList) -> BTreeSet<Vec<u8>> {
+pub(super) fn as_set(rows: &RowList) -> BTreeSet<Vec<u8>> {
     let set: BTreeSet<Vec<u8>> = rows.rows().map(<[u8]>::to_vec).collect();
     assert_eq!(set.len(), rows.len(), "a row came twice");
     set
 }
 
-fn apply_update(rows: &mut BTreeSet<Vec<u8>>, update: &TableUpdate) {
+pub(super) fn apply_update(rows: &mut BTreeSet<Vec<u8>>, update: &TableUpdate) {
     let TableUpdateRows::Persistent { inserts, deletes } = &update.rows else { panic!("rows are stored") };
     for row in as_set(deletes) {
         assert!(rows.remove(&row), "a row was deleted that was not there");
@@ -216,7 +216,7 @@ fn apply_update(rows: &mut BTreeSet<Vec<u8>>, update: &TableUpdate) {
     }
 }
 
-fn conditions() -> impl Strategy<Value = Condition> {
+pub(super) fn conditions() -> impl Strategy<Value = Condition> {
     let operator = || prop::sample::select(&OPERATORS[..]);
     let value = (0..2usize, 0..3usize, operator(), 0..4u8)
         .prop_map(|(slot, column, operator, value)| Condition::Value { slot, column, operator, value });
@@ -238,7 +238,7 @@ fn conditions() -> impl Strategy<Value = Condition> {
     })
 }
 
-fn queries() -> impl Strategy<Value = Query> {
+pub(super) fn queries() -> impl Strategy<Value = Query> {
     let tables = prop_oneof![1 => prop::collection::vec(0..2usize, 1), 3 => prop::collection::vec(0..2usize, 2)];
     (tables, 0..2usize, 0..6usize, 0..6usize, conditions()).prop_map(|(tables, returned, left, right, condition)| {
         let column = |slot: usize, pick: usize| {
@@ -250,7 +250,7 @@ fn queries() -> impl Strategy<Value = Query> {
     })
 }
 
-fn operations() -> impl Strategy<Value = Operation> {
+pub(super) fn operations() -> impl Strategy<Value = Operation> {
     prop_oneof![
         4 => (0..2usize, 0..6u8, 0..4u8, 0..4u8).prop_map(|(table, x, y, z)| Operation::Insert(table, [x % 6, y, z])),
         2 => (0..2usize, 0..32usize).prop_map(|(table, position)| Operation::Delete(table, position)),

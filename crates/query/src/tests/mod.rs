@@ -4,8 +4,10 @@ mod deltas;
 mod errors;
 mod literals;
 mod live;
+mod modify;
 mod parsing;
 mod results;
+mod rules;
 
 use std::sync::Arc;
 

@@ -168,7 +168,7 @@ pub(super) async fn run_statement(
 
 /// The outcome of one statement.
 pub(super) fn statement_json(rows: SqlRows, duration_us: u64) -> Value {
-    let schema = product_type_to_json(&rows.columns);
+    let (schema, modified) = (product_type_to_json(&rows.columns), rows.modified);
     let row_json =
         |row: &Bytes| product_to_sql_json(&rows.columns, &mut Reader::new(row)).expect("rows fit their columns");
     let rows: Vec<Value> = rows.rows.iter().map(row_json).collect();
@@ -176,6 +176,10 @@ pub(super) fn statement_json(rows: SqlRows, duration_us: u64) -> Value {
         "schema": schema,
         "rows": rows,
         "total_duration_micros": duration_us,
-        "stats": { "rows_inserted": 0, "rows_deleted": 0, "rows_updated": 0 },
+        "stats": {
+            "rows_inserted": modified.inserted,
+            "rows_deleted": modified.deleted,
+            "rows_updated": modified.updated,
+        },
     })
 }
