@@ -8,6 +8,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::ids::{CheckpointId, ForkId, Lsn};
+use crate::page::{PageId, Stamp};
 
 /// Why a store could not be opened.
 #[derive(Debug, Error)]
@@ -336,23 +337,28 @@ impl WriteError {
 }
 
 /// Why a read failed although the version exists.
-///
-/// All state is in memory, so there is no such reason yet; pages that are loaded on demand will bring some.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Error)]
 #[non_exhaustive]
-pub enum Fault {}
+pub enum Fault {
+    /// A page is not what the reference to it promises: memory or an image is damaged, or the store has a fault.
+    #[error("page {page} is damaged: it was to have birth {birth}")]
+    CorruptPage {
+        /// Its place in the arena.
+        page: u32,
+        /// The birth that it was to have.
+        birth: u64,
+    },
+}
 
 impl Fault {
+    pub(crate) fn corrupt_page(page: PageId, birth: Stamp) -> Fault {
+        Fault::CorruptPage { page: page.get(), birth: birth.get() }
+    }
+
     /// Stable code.
     pub fn code(&self) -> &'static str {
-        match *self {}
+        match self {
+            Fault::CorruptPage { .. } => "TN0250",
+        }
     }
 }
-
-impl fmt::Display for Fault {
-    fn fmt(&self, _formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {}
-    }
-}
-
-impl std::error::Error for Fault {}

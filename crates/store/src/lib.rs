@@ -15,6 +15,8 @@
 //! - After a failed write or sync nothing more is written or reported durable until the store is opened again.
 //! - No async code; the crate's threads are the log writer and a short-lived one that prepares segments.
 
+#[allow(dead_code)] // Used by the tree that comes next.
+mod arena;
 mod checkpoint;
 mod error;
 mod fork;
@@ -22,6 +24,8 @@ mod history;
 mod ids;
 mod log;
 mod options;
+#[allow(dead_code)] // Used by the tree that comes next.
+mod page;
 mod read;
 mod recovery;
 mod root;

@@ -1,0 +1,123 @@
+//! Address space that is reserved at once and backed by memory as it is used.
+//!
+//! A page must never move, since readers hold slices of it, and nobody knows how large a store becomes. So a store
+//! reserves more addresses than it will ever need, without access, and opens them from the start as it grows. Neither
+//! costs memory before the first touch.
+
+use std::io;
+use std::ptr::NonNull;
+
+use crate::page::PAGE_BYTES;
+
+/// Bytes opened at a time, at least: a store that is never filled stays at one step.
+const STEP_BYTES_MIN: usize = 1 << 20;
+
+/// From this size on a mapping asks for huge pages. Below, one of them would be more than many small stores hold.
+const HUGE_FROM_BYTES: usize = 32 << 20;
+
+/// A range of addresses, zeroed where it was never written.
+pub(super) struct Memory {
+    base: NonNull<u8>,
+    reserved_bytes: usize,
+    /// Where it is from: a mapping, or in tests the heap, whose owner tools know.
+    kind: Kind,
+}
+
+enum Kind {
+    Mapped,
+    Heap(std::alloc::Layout),
+}
+
+// SAFETY: the range belongs to this value alone; who may touch which part of it when is the arena's contract.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Reserves addresses. If there are not as many in one piece, half as many are tried, and so on.
+    pub(super) fn reserve(bytes: usize, bytes_min: usize) -> io::Result<Memory> {
+        let mut reserved_bytes = bytes.max(bytes_min).next_multiple_of(PAGE_BYTES);
+        loop {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            // SAFETY: a new anonymous mapping at an address the kernel chooses touches nothing that exists.
+            let base = unsafe { libc::mmap(std::ptr::null_mut(), reserved_bytes, libc::PROT_NONE, flags, -1, 0) };
+            if base != libc::MAP_FAILED {
+                let base = NonNull::new(base.cast()).expect("the kernel maps nothing at address 0 unasked");
+                return Ok(Memory { base, reserved_bytes, kind: Kind::Mapped });
+            }
+            let error = io::Error::last_os_error();
+            if reserved_bytes / 2 < bytes_min {
+                return Err(error);
+            }
+            reserved_bytes = (reserved_bytes / 2).next_multiple_of(PAGE_BYTES);
+        }
+    }
+
+    /// Plain zeroed memory of the allocator, all of it open.
+    #[cfg(test)]
+    pub(super) fn heap(bytes: usize) -> Memory {
+        let layout = std::alloc::Layout::from_size_align(bytes, PAGE_BYTES).expect("a sensible size");
+        // SAFETY: the layout has a size above zero.
+        let base = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).expect("memory for a test");
+        Memory { base, reserved_bytes: bytes, kind: Kind::Heap(layout) }
+    }
+
+    pub(super) fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    pub(super) fn reserved_bytes(&self) -> usize {
+        self.reserved_bytes
+    }
+
+    /// Opens the range up to at least `end_bytes` and returns up to where it is open. `open_bytes` is what the last
+    /// call returned, 0 at first.
+    pub(super) fn open(&self, open_bytes: usize, end_bytes: usize) -> io::Result<usize> {
+        if matches!(self.kind, Kind::Heap(_)) {
+            return Ok(self.reserved_bytes);
+        }
+        let step = (open_bytes / 4).max(STEP_BYTES_MIN);
+        let target = end_bytes.max(open_bytes + step).next_multiple_of(PAGE_BYTES).min(self.reserved_bytes);
+        // SAFETY: the range lies inside of the mapping, which this value owns.
+        let (start, length) = (unsafe { self.base().add(open_bytes) }, target - open_bytes);
+        // SAFETY: it was not accessible, so no reference points there, and opening it changes no content.
+        if unsafe { libc::mprotect(start.cast(), length, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if target > HUGE_FROM_BYTES {
+            // SAFETY: advice changes no content. It may be refused, which costs speed only.
+            unsafe { libc::madvise(start.cast(), length, libc::MADV_HUGEPAGE) };
+        }
+        Ok(target)
+    }
+
+    /// Gives memory back to the system; the range reads as zeros afterwards.
+    ///
+    /// # Safety
+    /// The range is open and nobody refers to it.
+    pub(super) unsafe fn give_back(&self, start_bytes: usize, bytes: usize) {
+        assert!(start_bytes + bytes <= self.reserved_bytes, "the range is the arena's");
+        if matches!(self.kind, Kind::Heap(_)) {
+            // SAFETY: inside of the allocation, and the caller vouches that nobody refers to it.
+            unsafe { self.base().add(start_bytes).write_bytes(0, bytes) };
+            return;
+        }
+        // SAFETY: as above; the range lies inside of the mapping. A refusal would leave the content as it is, which
+        // nobody relies on being zero but the reader of an absent page, so it must not pass.
+        let status = unsafe { libc::madvise(self.base().add(start_bytes).cast(), bytes, libc::MADV_DONTNEED) };
+        assert_eq!(status, 0, "anonymous memory can be given back: {}", io::Error::last_os_error());
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        match self.kind {
+            // SAFETY: the mapping is this value's, and whoever could refer to it holds the arena.
+            Kind::Mapped => unsafe {
+                libc::munmap(self.base().cast(), self.reserved_bytes);
+            },
+            // SAFETY: allocated with this layout.
+            Kind::Heap(layout) => unsafe { std::alloc::dealloc(self.base(), layout) },
+        }
+    }
+}

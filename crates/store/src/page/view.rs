@@ -1,0 +1,305 @@
+//! Reading a page.
+
+use std::cmp::Ordering;
+
+use super::{
+    BIRTH, Body, CHILD_REF_BYTES, COUNT, Cell, ChildRef, DEAD, HEAP_TOP, KEY_LENGTH_MASK, KIND, LEVEL, PAGE_BYTES,
+    PAGE_HEADER_BYTES, PREFIX_LENGTH, PageBytes, PageId, PageKind, RUN_LENGTH, RUN_REF_BYTES, RunRef, SLOT_BYTES,
+    Stamp, VALUE_IN_RUN, head,
+};
+
+/// A page to read. Its content is trusted: it was made by [`super::Edit`] or passed [`check`].
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a>(pub(super) &'a PageBytes);
+
+/// The value of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Value<'a> {
+    Inline(&'a [u8]),
+    Run(RunRef),
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(bytes: &'a PageBytes) -> View<'a> {
+        View(bytes)
+    }
+
+    fn u16(self, at: usize) -> u16 {
+        u16::from_le_bytes(self.0[at..at + 2].try_into().expect("two bytes"))
+    }
+
+    fn u32(self, at: usize) -> u32 {
+        u32::from_le_bytes(self.0[at..at + 4].try_into().expect("four bytes"))
+    }
+
+    fn u64(self, at: usize) -> u64 {
+        u64::from_le_bytes(self.0[at..at + 8].try_into().expect("eight bytes"))
+    }
+
+    /// `None` for bytes that are no page.
+    pub(crate) fn kind(self) -> Option<PageKind> {
+        match self.0[KIND] {
+            1 => Some(PageKind::Leaf),
+            2 => Some(PageKind::Branch),
+            3 => Some(PageKind::Run),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_leaf(self) -> bool {
+        self.0[KIND] == PageKind::Leaf as u8
+    }
+
+    pub(crate) fn is_branch(self) -> bool {
+        self.0[KIND] == PageKind::Branch as u8
+    }
+
+    pub(crate) fn level(self) -> u8 {
+        self.0[LEVEL]
+    }
+
+    pub(crate) fn count(self) -> usize {
+        usize::from(self.u16(COUNT))
+    }
+
+    pub(crate) fn birth(self) -> Stamp {
+        Stamp::new(self.u64(BIRTH))
+    }
+
+    pub(super) fn heap_top(self) -> usize {
+        usize::from(self.u16(HEAP_TOP))
+    }
+
+    pub(super) fn dead(self) -> usize {
+        usize::from(self.u16(DEAD))
+    }
+
+    pub(super) fn prefix_length(self) -> usize {
+        usize::from(self.u16(PREFIX_LENGTH))
+    }
+
+    /// Bytes of a run's value.
+    pub(crate) fn run_length(self) -> u32 {
+        self.u32(RUN_LENGTH)
+    }
+
+    /// Bytes that slots and live cells take.
+    pub(crate) fn used_bytes(self) -> usize {
+        self.count() * SLOT_BYTES + PAGE_BYTES - self.heap_top() - self.dead()
+    }
+
+    /// The first slot that has a key.
+    pub(super) fn first_keyed(self) -> usize {
+        usize::from(self.is_branch())
+    }
+
+    fn slot(self, index: usize) -> usize {
+        debug_assert!(index < self.count());
+        PAGE_HEADER_BYTES + index * SLOT_BYTES
+    }
+
+    fn head(self, index: usize) -> u32 {
+        self.u32(self.slot(index))
+    }
+
+    pub(super) fn offset(self, index: usize) -> usize {
+        usize::from(self.u16(self.slot(index) + 4))
+    }
+
+    fn meta(self, index: usize) -> u16 {
+        self.u16(self.slot(index) + 6)
+    }
+
+    pub(super) fn key_length(self, index: usize) -> usize {
+        usize::from(self.meta(index) & KEY_LENGTH_MASK)
+    }
+
+    /// Bytes of a cell before its key.
+    fn lead(self) -> usize {
+        if self.is_leaf() { 2 } else { CHILD_REF_BYTES }
+    }
+
+    pub(crate) fn key(self, index: usize) -> &'a [u8] {
+        let start = self.offset(index) + self.lead();
+        &self.0[start..start + self.key_length(index)]
+    }
+
+    /// The value of a leaf's record.
+    pub(crate) fn value(self, index: usize) -> Value<'a> {
+        let offset = self.offset(index);
+        let meta = self.meta(index);
+        let start = offset + 2 + usize::from(meta & KEY_LENGTH_MASK);
+        if meta & VALUE_IN_RUN == 0 {
+            return Value::Inline(&self.0[start..start + usize::from(self.u16(offset))]);
+        }
+        Value::Run(RunRef {
+            id: PageId::new(self.u32(start)),
+            length: self.u32(start + 4),
+            birth: Stamp::new(self.u64(start + 8)),
+        })
+    }
+
+    /// Where the bytes of a leaf's value, or its run's reference, lie.
+    pub(super) fn value_range(self, index: usize) -> std::ops::Range<usize> {
+        let offset = self.offset(index);
+        let start = offset + 2 + self.key_length(index);
+        start..offset + self.cell_bytes(index)
+    }
+
+    /// A child of a branch.
+    pub(crate) fn child(self, index: usize) -> ChildRef {
+        let offset = self.offset(index);
+        ChildRef { id: PageId::new(self.u32(offset)), birth: Stamp::new(self.u64(offset + 4)) }
+    }
+
+    /// Bytes of the cell at `index`.
+    pub(super) fn cell_bytes(self, index: usize) -> usize {
+        let meta = self.meta(index);
+        let key_length = usize::from(meta & KEY_LENGTH_MASK);
+        if !self.is_leaf() {
+            return CHILD_REF_BYTES + key_length;
+        }
+        let value = if meta & VALUE_IN_RUN == 0 { usize::from(self.u16(self.offset(index))) } else { RUN_REF_BYTES };
+        2 + key_length + value
+    }
+
+    pub(crate) fn cell(self, index: usize) -> Cell<'a> {
+        let body = if self.is_leaf() {
+            match self.value(index) {
+                Value::Inline(value) => Body::Inline(value),
+                Value::Run(run) => Body::Run(run),
+            }
+        } else {
+            Body::Child(self.child(index))
+        };
+        Cell { key: self.key(index), body }
+    }
+
+    pub(crate) fn cells(self) -> impl Iterator<Item = Cell<'a>> {
+        (0..self.count()).map(move |index| self.cell(index))
+    }
+
+    /// In a leaf: `Ok` with the index of `key`, or `Err` with the index where it would be inserted.
+    pub(crate) fn find(self, key: &[u8]) -> Result<usize, usize> {
+        self.search(key, 0)
+    }
+
+    /// In a branch: the index of the child that has `key`.
+    pub(crate) fn child_for(self, key: &[u8]) -> usize {
+        match self.search(key, 1) {
+            Ok(index) => index,
+            Err(index) => index - 1,
+        }
+    }
+
+    fn search(self, key: &[u8], first: usize) -> Result<usize, usize> {
+        let count = self.count();
+        if first >= count {
+            return Err(first);
+        }
+        let prefix_length = self.prefix_length();
+        let head = head(key, prefix_length);
+        let low = self.lower_bound(first, count, head);
+        let probe = self.key(low.min(count - 1));
+        if prefix_length > 0 {
+            // Heads only say something about keys that have the prefix.
+            let shared = &key[..key.len().min(prefix_length)];
+            match shared.cmp(&probe[..prefix_length]) {
+                Ordering::Less => return Err(first),
+                Ordering::Greater => return Err(count),
+                Ordering::Equal => {}
+            }
+        }
+        if low == count || self.head(low) != head {
+            return Err(low);
+        }
+        match probe.cmp(key) {
+            Ordering::Equal => Ok(low),
+            Ordering::Greater => Err(low),
+            Ordering::Less if low + 1 == count || self.head(low + 1) != head => Err(low + 1),
+            Ordering::Less => self.search_equal_heads(low + 1, count, head, key),
+        }
+    }
+
+    /// The first index from `first` on whose head is not below `head`.
+    fn lower_bound(self, first: usize, count: usize, head: u32) -> usize {
+        // Halving without a branch on the outcome: which half it is cannot be predicted.
+        let mut base = first;
+        let mut length = count - first;
+        while length > 1 {
+            let half = length / 2;
+            base = if self.head(base + half - 1) < head { base + half } else { base };
+            length -= half;
+        }
+        base + usize::from(self.head(base) < head)
+    }
+
+    fn search_equal_heads(self, low: usize, count: usize, head: u32, key: &[u8]) -> Result<usize, usize> {
+        let (mut low, mut high) = (low, count);
+        while low < high {
+            let middle = low.midpoint(high);
+            let order = self.head(middle).cmp(&head).then_with(|| self.key(middle).cmp(key));
+            match order {
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => return Ok(middle),
+            }
+        }
+        Err(low)
+    }
+}
+
+/// Whether bytes that came from outside are a page that can be read without harm.
+///
+/// # Errors
+/// What does not hold.
+pub fn check(bytes: &[u8; PAGE_BYTES]) -> Result<PageKind, &'static str> {
+    let view = View(bytes);
+    let kind = view.kind().ok_or("the page is of no known kind")?;
+    if kind == PageKind::Run {
+        return if view.run_length() == 0 { Err("a run is empty") } else { Ok(kind) };
+    }
+    let (count, heap_top) = (view.count(), view.heap_top());
+    if count == 0 || heap_top > PAGE_BYTES || PAGE_HEADER_BYTES + count * SLOT_BYTES > heap_top {
+        return Err("slots and heap of a page overlap");
+    }
+    if (kind == PageKind::Leaf) != (view.level() == 0) {
+        return Err("the level of a page does not fit its kind");
+    }
+    let mut live = 0;
+    for index in 0..count {
+        let offset = view.offset(index);
+        if offset < heap_top || offset + view.lead() > PAGE_BYTES || offset + view.cell_bytes(index) > PAGE_BYTES {
+            return Err("a cell lies outside of the heap");
+        }
+        live += view.cell_bytes(index);
+    }
+    if live + view.dead() != PAGE_BYTES - heap_top {
+        return Err("the cells of a page do not add up");
+    }
+    check_keys(view)?;
+    Ok(kind)
+}
+
+fn check_keys(view: View<'_>) -> Result<(), &'static str> {
+    let (first, prefix_length) = (view.first_keyed(), view.prefix_length());
+    if first == 1 && view.key_length(0) != 0 {
+        return Err("the first key of a branch is not empty");
+    }
+    for index in first..view.count() {
+        let key = view.key(index);
+        if key.len() < prefix_length || key[..prefix_length] != view.key(first)[..prefix_length] {
+            return Err("a key does not have the page's prefix");
+        }
+        if view.head(index) != head(key, prefix_length) {
+            return Err("a slot does not have its key's head");
+        }
+        if index > first && view.key(index - 1) >= key {
+            return Err("the keys of a page do not rise");
+        }
+    }
+    if view.is_branch() && (0..view.count()).any(|index| view.child(index).id == PageId::NONE) {
+        return Err("a branch refers to no page");
+    }
+    Ok(())
+}
