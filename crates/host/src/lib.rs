@@ -35,6 +35,7 @@ mod reads;
 mod record;
 mod scheduler;
 mod statements;
+mod system;
 mod worker;
 
 pub use admin::{PublishRequest, Published};

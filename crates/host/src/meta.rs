@@ -1,4 +1,4 @@
-//! What a version says about itself: its program, its schema and on which fork its schedules run, as rows of one keyspace. Code and
+//! What a version says about itself: its program, its schema, on which fork its schedules run and its settings, as rows of one keyspace. Code and
 //! schema are part of a version: a fork copies them, a rollback undoes them.
 
 use std::sync::Arc;
@@ -13,6 +13,8 @@ const META: KeyspaceId = KeyspaceId::new(1);
 
 const PROGRAM: &[u8] = b"program";
 const SCHEMA: &[u8] = b"schema";
+/// How many rows a query of others than the owner may look at, as `u64`; no row, no limit.
+const ROW_LIMIT: &[u8] = b"row-limit";
 /// The id of the fork whose schedules run. A new fork inherits the row but has another id, so its schedules are paused (G10).
 const SCHEDULES_RUN_ON: &[u8] = b"schedules-run-on";
 
@@ -24,7 +26,7 @@ pub(crate) struct Meta {
 
 impl Meta {
     /// Reads the rows; `None` on a version before the first publish.
-    pub fn read(version: &impl Read) -> Result<Option<Meta>, HostError> {
+    pub fn read(version: &(impl Read + ?Sized)) -> Result<Option<Meta>, HostError> {
         let row = |key: &[u8]| -> Result<Option<Vec<u8>>, HostError> {
             let value = version.get(META, key).map_err(|fault| HostError::Table(fault.into()))?;
             Ok(value.map(|value| value.to_vec()))
@@ -37,11 +39,25 @@ impl Meta {
     }
 
     /// On which fork the schedules of a version run; `None` before the first publish.
-    pub fn read_schedules_run_on(version: &impl Read) -> Result<Option<ForkId>, HostError> {
+    pub fn read_schedules_run_on(version: &(impl Read + ?Sized)) -> Result<Option<ForkId>, HostError> {
         let value = version.get(META, SCHEDULES_RUN_ON).map_err(|fault| HostError::Table(fault.into()))?;
         let Some(value) = value else { return Ok(None) };
         let number = value.as_slice().try_into().map_err(|_| HostError::Damaged("schedule state"))?;
         Ok(Some(ForkId::new(u64::from_le_bytes(number))))
+    }
+
+    /// How many rows a query of others than the owner may look at.
+    pub fn read_row_limit(version: &(impl Read + ?Sized)) -> Result<Option<u64>, HostError> {
+        let value = version.get(META, ROW_LIMIT).map_err(|fault| HostError::Table(fault.into()))?;
+        let Some(value) = value else { return Ok(None) };
+        let number = value.as_slice().try_into().map_err(|_| HostError::Damaged("row limit"))?;
+        Ok(Some(u64::from_le_bytes(number)))
+    }
+
+    /// Sets that limit in the open transaction of `writer`.
+    pub fn write_row_limit(writer: &mut Writer, limit: u64) -> Result<(), HostError> {
+        let put = writer.put(META, ROW_LIMIT, &limit.to_le_bytes());
+        put.map(drop).map_err(|error| HostError::Table(error.into()))
     }
 
     /// Has the schedules run on a fork, in the open transaction of `writer`.

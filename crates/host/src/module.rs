@@ -82,8 +82,7 @@ impl ActiveModule {
             lifecycle(LifecycleEvent::OnDisconnect),
         );
         let spare_key = OnceLock::new();
-        let mut rules = Vec::new();
-        collect_rules(def, "", &mut rules);
+        let rules = rule_texts(def);
         let rules = RowRules::compile(rules.iter().map(|(prefix, sql)| (&**prefix, *sql)), &schema)?;
         Ok(ActiveModule { rules, init, connected, disconnected, reducers, procedures, schema, compiled, spare_key })
     }
@@ -96,6 +95,11 @@ impl ActiveModule {
     /// The tables of the version the module runs on.
     pub fn schema(&self) -> &Arc<DatabaseSchema> {
         &self.schema
+    }
+
+    /// The row-level security rules, each with what stands before the names of its tables.
+    pub(crate) fn rule_texts(&self) -> Vec<(String, &str)> {
+        rule_texts(self.def())
     }
 
     /// What statements are bound to.
@@ -129,7 +133,13 @@ impl ActiveModule {
     }
 }
 
-/// The row-level security rules of a module and its submodules, with the prefix of the tables they name.
+/// The row-level security rules of a module, with the prefix of the tables they name.
+fn rule_texts(def: &ModuleDef) -> Vec<(String, &str)> {
+    let mut rules = Vec::new();
+    collect_rules(def, "", &mut rules);
+    rules
+}
+
 fn collect_rules<'d>(def: &'d ModuleDef, prefix: &str, out: &mut Vec<(String, &'d str)>) {
     out.extend(def.row_level_security.iter().map(|rule| (prefix.to_owned(), &*rule.sql)));
     for submodule in &def.submodules {

@@ -7,15 +7,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tine_query::{Caller, Modified, SelectLimits, SubscriptionPlan};
+use tine_query::{Caller, Catalog, Modified, QueryError, SelectLimits, Setting, SubscriptionPlan};
 use tine_tables::{TableRead, TableSnapshot};
 use tine_types::Identity;
 use tine_types::protocol::{ClientMessage, QueryRows, ServerMessage};
 
-use crate::client::{ReplyTo, SqlRows};
+use crate::client::{ClientInfo, ReplyTo, SqlRows};
 use crate::clients::{ClientKey, QUERIES_PER_SET_MAX, QUERY_SETS_PER_CLIENT_MAX, Subscriber, compile_queries};
 use crate::jobs::{Job, Share};
+use crate::meta::Meta;
 use crate::module::ActiveModule;
+use crate::statements;
+use crate::system::{self, SystemTables};
 use crate::worker::ForkWorker;
 use crate::{CallFailure, HostError};
 
@@ -24,6 +27,7 @@ pub(crate) struct View {
     pub tables: TableSnapshot,
     pub module: Arc<ActiveModule>,
     pub owner: Identity,
+    pub database: Identity,
     pub limits: SelectLimits,
 }
 
@@ -32,7 +36,10 @@ struct Source<'a> {
     tables: &'a dyn TableRead,
     module: &'a ActiveModule,
     owner: Identity,
+    database: Identity,
     limits: SelectLimits,
+    /// Who is connected, which only the worker knows.
+    clients: Option<Vec<Arc<ClientInfo>>>,
 }
 
 /// A read that was evaluated.
@@ -68,21 +75,34 @@ pub(crate) struct Found {
 
 impl View {
     pub fn evaluate(&self, job: Job) -> Answer {
-        Source { tables: &self.tables, module: &self.module, owner: self.owner, limits: self.limits }.evaluate(job)
+        Source {
+            tables: &self.tables,
+            module: &self.module,
+            owner: self.owner,
+            database: self.database,
+            limits: self.limits,
+            clients: None,
+        }
+        .evaluate(job)
     }
 }
 
 impl Source<'_> {
     fn evaluate(&self, job: Job) -> Answer {
         match job {
+            Job::Query { message: ClientMessage::OneOffQuery { ref query, .. }, .. }
+                if self.waits_for_worker(query) =>
+            {
+                Answer::Later(job)
+            }
+            Job::Sql { ref text, .. } if self.waits_for_worker(text) => Answer::Later(job),
             Job::Query { key, caller, message, share } => match message {
                 ClientMessage::Subscribe { request_id, query_set_id, queries } => {
                     let found = self.subscribe(queries, &caller);
                     Answer::Subscribe { key, request_id, query_set_id, found, _share: share }
                 }
                 ClientMessage::OneOffQuery { request_id, query } => {
-                    let result = tine_query::one_off(&query, self.module.catalog(), &caller, self.tables);
-                    let result = result.map_err(|error| error.to_string());
+                    let result = self.one_off(&query, &caller).map_err(|error| error.to_string());
                     Answer::Query { key, request_id, result, _share: share }
                 }
                 message => Answer::Later(Job::Query { key, caller, message, share }),
@@ -99,18 +119,83 @@ impl Source<'_> {
     }
 
     fn subscribe(&self, queries: Vec<Box<str>>, caller: &Caller) -> Result<Found, String> {
+        if let Some(query) = queries.iter().find(|query| system::names_one(query)) {
+            return Err(format!("system tables cannot be subscribed to, only queried: {query}"));
+        }
         if queries.len() > QUERIES_PER_SET_MAX {
             return Err(format!("a query set may hold at most {QUERIES_PER_SET_MAX} queries"));
         }
         let plans = compile_queries(&queries, self.module.catalog(), caller).map_err(|error| error.to_string())?;
         let rows = evaluate_plans(&plans, self.tables)?;
+        self.check_row_limit(&rows, caller).map_err(|error| error.to_string())?;
         Ok(Found { queries, plans, rows })
     }
 
+    fn one_off(&self, text: &str, caller: &Caller) -> Result<QueryRows, QueryError> {
+        let rows = match system::may_be_named(text) {
+            true => {
+                let system = self.system_tables(caller);
+                let catalog = Catalog { extra: system::schemas(), ..self.module.catalog() };
+                tine_query::one_off(text, catalog, caller, &system)?
+            }
+            false => tine_query::one_off(text, self.module.catalog(), caller, self.tables)?,
+        };
+        self.check_row_limit(&rows, caller)?;
+        Ok(rows)
+    }
+
     fn select(&self, text: &str, caller: &Caller) -> Result<SqlRows, CallFailure> {
-        let selected = tine_query::select(text, self.module.catalog(), caller, self.tables, self.limits)
-            .map_err(|error| CallFailure::from_host(&HostError::Query(error)))?;
+        if Setting::parse(text).map_err(HostError::Query)? == Some(Setting::ShowRowLimit) {
+            return Ok(statements::show_row_limit(Meta::read_row_limit(self.tables.store())?));
+        }
+        let mut limits = self.limits;
+        if let Some(limit) = self.row_limit(caller) {
+            limits.scanned_max = limits.scanned_max.min(limit);
+        }
+        let selected = match system::may_be_named(text) {
+            true => {
+                let system = self.system_tables(caller);
+                let catalog = Catalog { extra: system::schemas(), ..self.module.catalog() };
+                tine_query::select(text, catalog, caller, &system, limits)
+            }
+            false => tine_query::select(text, self.module.catalog(), caller, self.tables, limits),
+        };
+        let selected = selected.map_err(HostError::Query)?;
         Ok(SqlRows { columns: selected.columns, rows: selected.rows, modified: Modified::default() })
+    }
+
+    fn system_tables<'s>(&'s self, caller: &'s Caller) -> SystemTables<'s> {
+        SystemTables {
+            tables: self.tables,
+            module: self.module,
+            database: self.database,
+            owner: self.owner,
+            caller,
+            clients: self.clients.as_deref().unwrap_or_default(),
+        }
+    }
+
+    /// Whether the text asks for what only the worker knows, and this is not the worker.
+    fn waits_for_worker(&self, text: &str) -> bool {
+        self.clients.is_none() && system::needs_clients(text)
+    }
+
+    /// The `row_limit` that the owner has set for others.
+    fn row_limit(&self, caller: &Caller) -> Option<u64> {
+        if caller.is_owner {
+            return None;
+        }
+        // A version whose settings cannot be read is not readable at all: the query itself fails.
+        Meta::read_row_limit(self.tables.store()).ok().flatten()
+    }
+
+    /// Holds whole rows of a table, whose way to them is not counted, to the limit.
+    fn check_row_limit(&self, rows: &QueryRows, caller: &Caller) -> Result<(), QueryError> {
+        let found: usize = rows.tables.iter().map(|table| table.rows.len()).sum();
+        match self.row_limit(caller) {
+            Some(max) if found as u64 > max => Err(QueryError::LimitExceeded { what: "rows", max }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -128,6 +213,7 @@ impl ForkWorker {
             tables: TableSnapshot::new(snapshot, self.module.schema.clone()),
             module: self.module.clone(),
             owner: self.fork.owner,
+            database: self.fork.database_identity,
             limits: self.fork.host.options.query_limits,
         }
     }
@@ -143,8 +229,16 @@ impl ForkWorker {
             tables: self.tables(),
             module: &self.module,
             owner: self.fork.owner,
+            database: self.fork.database_identity,
             limits: self.fork.host.options.query_limits,
+            clients: None,
         }
+    }
+
+    /// As [`ForkWorker::source`], with what only the worker knows, for a text that asks for it.
+    fn source_for(&self, text: &str) -> Source<'_> {
+        let clients = if system::needs_clients(text) { self.clients.accepted() } else { Vec::new() };
+        Source { clients: Some(clients), ..self.source() }
     }
 
     pub fn conclude(&mut self, answer: Answer) {
@@ -166,12 +260,17 @@ impl ForkWorker {
                     worker.fork.host.metrics.queries.add(1);
                     match tine_query::writes(&text) {
                         true => worker.run_statement(&requester, &text),
-                        false => worker.source().select(&text, &worker.caller(requester.identity)),
+                        false => worker.source_for(&text).select(&text, &worker.caller(requester.identity)),
                     }
                 });
                 self.reply(reply, result, started.elapsed());
             }
-            Answer::Later(Job::Query { key, message, .. }) => match message {
+            Answer::Later(Job::Query { key, caller, message, .. }) => match message {
+                ClientMessage::OneOffQuery { request_id, query } => {
+                    self.fork.host.metrics.queries.add(1);
+                    let result = self.source_for(&query).one_off(&query, &caller).map_err(|error| error.to_string());
+                    self.send_ordered(key, ServerMessage::OneOffQueryResult { request_id, result });
+                }
                 ClientMessage::Unsubscribe { request_id, query_set_id, send_dropped_rows } => {
                     self.unsubscribe(key, request_id, query_set_id, send_dropped_rows);
                 }

@@ -47,7 +47,7 @@ pub use error::{Detail, Position, QueryError};
 pub use guard::{RULE_CHAIN_MAX, RowRules};
 pub use index::{IndexCounters, SubscriptionIndex};
 pub use join::JOIN_STEPS_MAX;
-pub use modify::{Modified, modify, names_of, writes};
+pub use modify::{Modified, Setting, modify, names_of, writes};
 pub use parser::{NESTING_MAX, TABLES_MAX, TERMS_MAX, TEXT_BYTES_MAX, parse_statement};
 pub use plan::{PlanKey, SubscriptionPlan, compile_subscription, compile_subscription_set, one_off};
 pub use rows::RESULT_BYTES_MAX;

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tine_tables::{ColumnSchema, TableSchema, TableWriter};
+use tine_types::bsatn::{Reader, skip_value};
+use tine_types::{AlgebraicType, Identity};
 
 use crate::access::{AccessPath, Walk};
 use crate::ast::{Delete, Insert, Name, Statement, Update};
@@ -18,7 +20,6 @@ use crate::parser::parse_statement;
 use crate::predicate::Predicate;
 use crate::select::SelectLimits;
 use crate::{Caller, Catalog};
-use tine_types::bsatn::{Reader, skip_value};
 
 /// How many rows a statement changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,9 +32,41 @@ pub struct Modified {
     pub updated: u64,
 }
 
-/// Whether the text is a statement that changes rows. Text that is no statement at all is not.
+/// Whether the text is a statement that changes rows or a setting. Text that is no statement at all is not.
 pub fn writes(sql: &str) -> bool {
-    matches!(parse_statement(sql), Ok(Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_)))
+    use Statement::{Delete, Insert, Set, Update};
+    matches!(parse_statement(sql), Ok(Insert(_) | Update(_) | Delete(_) | Set { .. }))
+}
+
+/// A statement about the only setting there is: how many rows a query of others than the owner may look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// `SET row_limit TO n`
+    SetRowLimit(u64),
+    /// `SHOW row_limit`
+    ShowRowLimit,
+}
+
+impl Setting {
+    /// The statement that `sql` is; none for text that is another, or no statement at all.
+    ///
+    /// # Errors
+    /// Another setting, or a value that is no number of rows.
+    pub fn parse(sql: &str) -> Result<Option<Setting>, QueryError> {
+        let (name, value) = match parse_statement(sql) {
+            Ok(Statement::Set { name, value }) => (name, Some(value)),
+            Ok(Statement::Show { name }) => (name, None),
+            _ => return Ok(None),
+        };
+        if &*name.text != "row_limit" {
+            let message = format!("the setting `{}`", name.text);
+            return Err(QueryError::Unsupported(Detail::with_hint(message, name.position, "there is row_limit")));
+        }
+        let Some(value) = value else { return Ok(Some(Setting::ShowRowLimit)) };
+        let bytes = encode_literal(&value, &AlgebraicType::U64, &Identity::from_le_bytes([0; 32]))?;
+        let bytes = (*bytes).try_into().expect("a u64 has eight bytes");
+        Ok(Some(Setting::SetRowLimit(u64::from_le_bytes(bytes))))
+    }
 }
 
 /// The tables that a statement names, in the order written; none when the text is no statement.
@@ -50,7 +83,7 @@ pub fn names_of(sql: &str) -> Vec<Box<str>> {
     }
 }
 
-/// Runs one statement for which [`writes`] holds, in the open transaction of `tables`.
+/// Runs one statement that changes rows, in the open transaction of `tables`.
 ///
 /// # Errors
 /// The caller is not the owner, anything that is wrong with the text, a refusal of the tables, or more than `limits` allow. Then the

@@ -74,6 +74,10 @@ pub fn parse_statement(sql: &str) -> Result<Statement, QueryError> {
     Ok(statement)
 }
 
+fn dotted(before: &Name, last: &Name) -> Name {
+    Name { text: format!("{}.{}", before.text, last.text).into(), position: before.position }
+}
+
 struct Parser {
     /// Ends with [`TokenKind::End`], which is never consumed.
     tokens: Vec<Token>,
@@ -96,7 +100,7 @@ impl Parser {
         }
         if self.take_word("DELETE") {
             self.expect_word("FROM")?;
-            let table = self.name("a table")?;
+            let table = self.dotted_table()?;
             return Ok(Statement::Delete(Delete { table, filter: self.filter()? }));
         }
         if self.take_word("SET") {
@@ -187,19 +191,21 @@ impl Parser {
             if self.is_call() {
                 return Err(QueryError::Unsupported(Detail::new("a function among columns", self.position())));
             }
-            let first = self.name("a column, `*` or COUNT(*)")?;
-            let column = if self.take_symbol(Symbol::Dot) {
+            let mut column = ColumnName { table: None, column: self.name("a column, `*` or COUNT(*)")? };
+            while self.take_symbol(Symbol::Dot) {
+                let before = match &column.table {
+                    Some(table) => dotted(table, &column.column),
+                    None => column.column,
+                };
                 if self.take_symbol(Symbol::Star) {
                     let listed = !items.is_empty() || self.peek().kind == TokenKind::Symbol(Symbol::Comma);
                     if listed {
-                        return Err(QueryError::Unsupported(Detail::new("`t.*` among other columns", first.position)));
+                        return Err(QueryError::Unsupported(Detail::new("`t.*` among other columns", before.position)));
                     }
-                    return Ok(Projection::TableStar(first));
+                    return Ok(Projection::TableStar(before));
                 }
-                ColumnName { table: Some(first), column: self.name("a column")? }
-            } else {
-                ColumnName { table: None, column: first }
-            };
+                column = ColumnName { table: Some(before), column: self.name("a column")? };
+            }
             items.push(ColumnItem { column, alias: self.alias()? });
             if !self.take_symbol(Symbol::Comma) {
                 return Ok(Projection::Columns(items));
@@ -297,7 +303,7 @@ impl Parser {
 
     fn insert(&mut self) -> Result<Statement, QueryError> {
         self.expect_word("INTO")?;
-        let table = self.name("a table")?;
+        let table = self.dotted_table()?;
         let mut columns = Vec::new();
         if self.take_symbol(Symbol::Open) {
             loop {
@@ -328,7 +334,7 @@ impl Parser {
     }
 
     fn update(&mut self) -> Result<Statement, QueryError> {
-        let table = self.name("a table")?;
+        let table = self.dotted_table()?;
         self.expect_word("SET")?;
         let mut assignments = Vec::new();
         loop {
@@ -342,16 +348,27 @@ impl Parser {
     }
 
     fn table_name(&mut self) -> Result<TableName, QueryError> {
-        let name = self.name("a table")?;
+        let name = self.dotted_table()?;
         Ok(TableName { name, alias: self.alias()? })
     }
 
-    fn column_name(&mut self) -> Result<ColumnName, QueryError> {
-        let first = self.name("a column")?;
-        if self.take_symbol(Symbol::Dot) {
-            return Ok(ColumnName { table: Some(first), column: self.name("a column")? });
+    /// The name of a table, with the namespaces of submodules before it: `library.book` is one name.
+    fn dotted_table(&mut self) -> Result<Name, QueryError> {
+        let mut name = self.name("a table")?;
+        while self.take_symbol(Symbol::Dot) {
+            name = dotted(&name, &self.name("a table")?);
         }
-        Ok(ColumnName { table: None, column: first })
+        Ok(name)
+    }
+
+    fn column_name(&mut self) -> Result<ColumnName, QueryError> {
+        let mut column = self.name("a column")?;
+        let mut table: Option<Name> = None;
+        while self.take_symbol(Symbol::Dot) {
+            table = Some(table.map_or_else(|| column.clone(), |table| dotted(&table, &column)));
+            column = self.name("a column")?;
+        }
+        Ok(ColumnName { table, column })
     }
 
     fn alias(&mut self) -> Result<Option<Name>, QueryError> {

@@ -2,7 +2,7 @@ use tine_tables::TableRead;
 use tine_types::AlgebraicValue as V;
 
 use super::{OWNER, STRANGER, World, game, message};
-use crate::{Modified, SelectLimits, modify, names_of, select, writes};
+use crate::{Modified, SelectLimits, Setting, modify, names_of, select, writes};
 
 fn run(world: &mut World, sql: &str) -> Modified {
     assert!(writes(sql), "{sql}");
@@ -85,6 +85,13 @@ fn statements_are_refused_with_code() {
 
 #[test]
 fn what_a_statement_does_is_told_before_it_runs() {
+    assert_eq!(Setting::parse("SET row_limit TO 10").unwrap(), Some(Setting::SetRowLimit(10)));
+    assert_eq!(Setting::parse("SET row_limit = 0x10").unwrap(), Some(Setting::SetRowLimit(16)));
+    assert_eq!(Setting::parse("SHOW row_limit;").unwrap(), Some(Setting::ShowRowLimit));
+    assert_eq!(Setting::parse("SELECT * FROM a").unwrap(), None);
+    assert_eq!(Setting::parse("SET row_limit TO 'many'").unwrap_err().code(), "TN0410");
+    assert_eq!(Setting::parse("SHOW other").unwrap_err().code(), "TN0405");
+    assert!(writes("SET row_limit TO 10"));
     assert!(!writes("SELECT * FROM a") && !writes("nonsense") && !writes("SHOW row_limit"));
     let names = |sql: &str| names_of(sql).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     assert_eq!(names("SELECT a.* FROM a JOIN b c ON a.x = c.x"), "a b");

@@ -155,3 +155,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn namespaces_belong_to_the_name_of_a_table() {
+    let dotted = [
+        r#"SELECT * FROM "lib"."thing" WHERE "lib"."thing"."id" = 5"#,
+        "SELECT lib.thing.* FROM lib.thing WHERE lib.thing.id = 5",
+        r#"SELECT "lib.thing".* FROM "lib.thing" WHERE id = 5"#,
+        "SELECT lib.thing.id, id FROM lib.thing",
+        "DELETE FROM lib.thing WHERE id = 1",
+        "UPDATE lib.thing SET id = 1",
+        "INSERT INTO lib.thing VALUES (1)",
+        "SELECT a.* FROM lib.thing AS a",
+    ];
+    for sql in dotted {
+        assert!(crate::parse_statement(sql).is_ok(), "{sql}");
+        assert_eq!(crate::names_of(sql), ["lib.thing".into()], "{sql}");
+    }
+    let crate::ast::Statement::Select(select) = crate::parse_statement(dotted[1]).unwrap() else { panic!("a select") };
+    let crate::ast::Projection::TableStar(name) = select.projection else { panic!("a star") };
+    assert_eq!(&*name.text, "lib.thing");
+}
