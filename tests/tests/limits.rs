@@ -1,5 +1,7 @@
 //! Clients that ask for too much: they are closed, and those beside them do not notice.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -68,6 +70,64 @@ async fn ten_thousand_queued_requests_are_all_answered() {
     }
 }
 
+/// A lane that holds a million requests refuses one more over HTTP, says when to come back, and serves again when it is through.
+#[test]
+fn a_full_lane_refuses_http_calls_with_429() {
+    /// As many connections at nearly their own bound as fill a lane, and some more.
+    const CONNECTIONS: usize = 68;
+    const CALLS_IN_FRAME: u32 = 100;
+    const FRAMES: u32 = 163;
+    /// Each takes until its deadline of two seconds: time to fill the lane behind them.
+    const SPINS: u32 = 4;
+    /// A connection submits at most 256 requests and a frame at once and is cut off when they have no room.
+    const TRIES: usize = 400;
+    let server = TestServer::start();
+    let database = server.publish_probe("full-lane");
+    let mut sockets: Vec<RawSocket> =
+        (0..CONNECTIONS).map(|_| RawSocket::connect(server.address(), &database.name, "&confirmed=false")).collect();
+    let spin = |request_id| ClientMessage::CallReducer { request_id, reducer: "spin".into(), args: Bytes::new() };
+    sockets[0].send(&encoded(&(0..SPINS).map(spin).collect::<Vec<_>>())).expect("sent");
+    let frame = encoded(&(0..CALLS_IN_FRAME).map(noop).collect::<Vec<_>>());
+    for socket in &mut sockets[1..] {
+        // The last ones are cut off.
+        let _ = (0..FRAMES).try_for_each(|_| socket.send(&frame));
+    }
+    let mut waiting = Vec::new();
+    let refused = (0..TRIES).find_map(|_| {
+        let mut call = start_call(server.address(), &database.name);
+        let head = head_within(&mut call, Duration::from_millis(20));
+        waiting.push(call);
+        head
+    });
+    let head = refused.expect("the lane is full").to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 429 "), "{head}");
+    assert!(head.contains("\r\nretry-after: ") && head.contains("\r\ntine-error: tn0607\r\n"), "{head}");
+    drop((sockets, waiting));
+    let end = Instant::now() + 2 * SOON;
+    while database.client.call(&database.name, "noop", &serde_json::json!([])).is_err() {
+        assert!(Instant::now() < end, "the lane does not recover");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn start_call(address: &str, database: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("connected");
+    let request = format!(
+        "POST /v1/database/{database}/call/noop HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+         content-length: 2\r\n\r\n[]"
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    stream
+}
+
+/// What has come of a reply's head after `patience`, if anything.
+fn head_within(stream: &mut TcpStream, patience: Duration) -> Option<String> {
+    stream.set_read_timeout(Some(patience)).expect("a timeout can be set");
+    let mut head = [0; 4096];
+    let length = stream.read(&mut head).ok()?;
+    Some(String::from_utf8_lossy(&head[..length]).into_owned())
+}
+
 /// A subscriber that never reads is cut off at a bound; writers and other subscribers go on.
 #[tokio::test]
 async fn a_client_that_never_reads_is_cut_off() {
@@ -107,8 +167,7 @@ fn silent_connections_block_nobody() {
     let database = server.publish_probe("silent");
     let half_open: Vec<std::net::TcpStream> = (0..200)
         .map(|_| {
-            use std::io::Write;
-            let mut stream = std::net::TcpStream::connect(server.address()).expect("connected");
+            let mut stream = TcpStream::connect(server.address()).expect("connected");
             stream.write_all(b"GET /v1/database/silent/subscribe HTTP/1.1\r\nhost: x\r\n").expect("sent");
             stream
         })

@@ -130,3 +130,24 @@ fn a_lock_outlives_a_crash() {
     client.reset("locked").expect("reset");
     client.delete("locked", false).expect("deleted");
 }
+
+/// Lane threads stay on one core each when asked to, and on any otherwise.
+#[test]
+fn lane_threads_are_pinned_only_when_asked() {
+    let cores_of_lanes = |server: &TestServer| -> Vec<String> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", server.pid())).expect("the server runs");
+        let statuses = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("status")).ok());
+        let lanes = statuses.filter(|status| status.starts_with("Name:\ttine-lane-"));
+        let field = |status: String| {
+            status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t").map(str::to_owned))
+        };
+        lanes.filter_map(field).collect()
+    };
+    let pinned = TestServer::start_with(&["--pin-cores", "--cores", "2"]);
+    let cores = cores_of_lanes(&pinned);
+    assert!(!cores.is_empty() && cores.iter().all(|cores| cores.parse::<usize>().is_ok()), "{cores:?}");
+    let free = TestServer::start();
+    let own = std::fs::read_to_string("/proc/self/status").expect("our own status");
+    let cores = cores_of_lanes(&free);
+    assert!(!cores.is_empty() && cores.iter().all(|cores| own.contains(&format!("\t{cores}\n"))), "{cores:?}");
+}
