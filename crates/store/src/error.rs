@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::draft::EditError;
 use crate::ids::{CheckpointId, ForkId, Lsn};
 use crate::page::{PageId, Stamp};
 
@@ -51,6 +52,9 @@ pub enum OpenError {
     /// The log could be read but not written.
     #[error("cannot write the log")]
     Store(#[from] StoreError),
+    /// The state is larger than the store may become.
+    #[error("the state does not fit into the store")]
+    Write(#[from] WriteError),
 }
 
 impl OpenError {
@@ -62,6 +66,7 @@ impl OpenError {
             OpenError::Corrupt { .. } => "TN0203",
             OpenError::UnsupportedFormat { .. } => "TN0204",
             OpenError::Store(error) => error.code(),
+            OpenError::Write(error) => error.code(),
         }
     }
 }
@@ -246,6 +251,9 @@ pub enum HistoryError {
     /// The log between the nearest version at hand and the one asked for cannot be read.
     #[error("the version cannot be reached")]
     Log(#[from] LogError),
+    /// The commits between the nearest version at hand and the one asked for cannot be applied.
+    #[error("the version cannot be made")]
+    Write(#[from] WriteError),
     /// The fork does not exist, or the log has failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -258,6 +266,7 @@ impl HistoryError {
             HistoryError::NotRetained { .. } => "TN0240",
             HistoryError::NoSuchVersion { .. } => "TN0241",
             HistoryError::Log(error) => error.code(),
+            HistoryError::Write(error) => error.code(),
             HistoryError::Store(error) => error.code(),
         }
     }
@@ -314,9 +323,24 @@ pub enum WriteError {
     /// A checkpoint can only begin or end between transactions.
     #[error("the transaction has uncommitted changes")]
     UncommittedChanges,
+    /// All pages that the store may have are in use; see [`StoreOptions`](crate::StoreOptions).
+    #[error("the store has no room: all of its pages are in use")]
+    NoRoom,
+    /// A page on the way to the key cannot be read.
+    #[error(transparent)]
+    Fault(#[from] Fault),
     /// The store cannot write.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<EditError> for WriteError {
+    fn from(error: EditError) -> WriteError {
+        match error {
+            EditError::Fault(fault) => WriteError::Fault(fault),
+            EditError::Full => WriteError::NoRoom,
+        }
+    }
 }
 
 impl WriteError {
@@ -331,6 +355,8 @@ impl WriteError {
             WriteError::CheckpointsTooDeep { .. } => "TN0235",
             WriteError::CheckpointTooLarge { .. } => "TN0236",
             WriteError::UncommittedChanges => "TN0237",
+            WriteError::NoRoom => "TN0238",
+            WriteError::Fault(fault) => fault.code(),
             WriteError::Store(error) => error.code(),
         }
     }

@@ -1,8 +1,8 @@
 //! Which older versions of forks stay at hand.
 //!
 //! A fork's origin is pinned, and one version every [`PIN_COMMITS`] commits or [`PIN_MICROS`], whichever comes first.
-//! Any other version is reached by applying logged operations from the nearest pin before it. A pin keeps the tree
-//! nodes that later commits replaced, so pins have bounds, and a version that is asked for is kept within two limits:
+//! Any other version is reached by applying logged operations from the nearest pin before it. A pin keeps the
+//! pages that later commits replaced, so pins have bounds, and a version that is asked for is kept within two limits:
 //! - *The window*: versions that were replaced by a later one longer ago than the history's time or bytes of log are
 //!   not retained. The oldest pin of a fork is the newest one that something in the window is reached from.
 //! - *The budget*: when there are too many pins, or they keep too many bytes, the pin that is missed least goes: the
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use crate::ids::{ForkId, Lsn};
 use crate::options::StoreOptions;
+use crate::page::Stamp;
 use crate::read::Published;
 use crate::tree::meter;
 
@@ -35,10 +36,8 @@ struct Pins {
     first: Published,
     /// The others, by LSN.
     later: VecDeque<Published>,
-    /// Bytes of nodes that commits replaced after a pin and that were not freed yet, as far as is known.
+    /// Bytes of pages that commits replaced after a pin and that were not freed yet, as far as is known.
     held_bytes: u64,
-    /// The meter's epoch of the last pin.
-    epoch: u64,
     /// The fork was dropped: nothing is pinned any more.
     closed: bool,
 }
@@ -48,10 +47,15 @@ struct Pins {
 pub(crate) struct LastPin {
     pub(crate) lsn: Lsn,
     pub(crate) timestamp_micros: i64,
-    pub(crate) epoch: u64,
+    pub(crate) stamp: Stamp,
 }
 
 impl LastPin {
+    fn of(version: &Published) -> LastPin {
+        let Published { lsn, timestamp_micros, .. } = *version;
+        LastPin { lsn, timestamp_micros, stamp: version.state.stamp() }
+    }
+
     /// Whether the version with these numbers is far enough from the last pin to become one.
     pub(crate) fn is_behind(&self, lsn: Lsn, timestamp_micros: i64) -> bool {
         lsn.get() >= self.lsn.get() + PIN_COMMITS
@@ -82,7 +86,7 @@ impl History {
     pub(crate) fn last(&self) -> LastPin {
         let pins = self.0.lock();
         let last = pins.later.back().unwrap_or(&pins.first);
-        LastPin { lsn: last.lsn, timestamp_micros: last.timestamp_micros, epoch: pins.epoch }
+        LastPin::of(last)
     }
 
     pub(crate) fn oldest(&self) -> Lsn {
@@ -110,7 +114,6 @@ pub(crate) struct Retention {
     pinned: Mutex<BTreeMap<ForkId, Weak<History>>>,
     pins: AtomicU64,
     held_bytes: AtomicU64,
-    next_epoch: AtomicU64,
 }
 
 impl Retention {
@@ -123,19 +126,13 @@ impl Retention {
             pinned: Mutex::default(),
             pins: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
-            next_epoch: AtomicU64::new(1),
         }
     }
 
     /// The history of a fork that begins with `origin`.
     pub(crate) fn begin(&self, origin: Published) -> Arc<History> {
-        let epoch = self.next_epoch();
-        let pins = Pins { first: origin, later: VecDeque::new(), held_bytes: 0, epoch, closed: false };
+        let pins = Pins { first: origin, later: VecDeque::new(), held_bytes: 0, closed: false };
         Arc::new(History(Mutex::new(pins)))
-    }
-
-    pub(crate) fn next_epoch(&self) -> u64 {
-        self.next_epoch.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Pins beyond the first of each fork.
@@ -154,13 +151,11 @@ impl Retention {
             let mut pins = history.0.lock();
             let last = pins.later.back().unwrap_or(&pins.first);
             assert!(last.lsn < version.lsn, "pins of a fork rise");
-            let epoch = self.next_epoch();
-            let last = LastPin { lsn: version.lsn, timestamp_micros: version.timestamp_micros, epoch };
+            let last = LastPin::of(&version);
             if pins.closed {
                 return last;
             }
             pins.held_bytes += held_bytes;
-            pins.epoch = epoch;
             pins.later.push_back(version);
             self.held_bytes.fetch_add(held_bytes, Ordering::Relaxed);
             self.pins.fetch_add(1, Ordering::Relaxed);
@@ -212,7 +207,7 @@ impl Retention {
         });
         self.pins.fetch_sub(count, Ordering::Relaxed);
         let mut pins = history.0.lock();
-        // Without pins nothing is held; freed nodes that were not counted when they were replaced make up for
+        // Without pins nothing is held; freed pages that were not counted when they were replaced make up for
         // those that a snapshot still holds.
         let given = if pins.later.is_empty() { pins.held_bytes } else { freed.min(pins.held_bytes) };
         pins.held_bytes -= given;

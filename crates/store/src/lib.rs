@@ -9,29 +9,29 @@
 //! [`Writer::publish`], and on stable storage when [`Store::durable`] reaches its [`DurableTicket`].
 //!
 //! Invariants:
-//! - Nodes reachable from a published root are never changed; a writer edits in place only what it alone holds.
+//! - Pages reachable from a published version are never changed; a writer edits in place only what it alone reaches.
 //! - The state after a crash is a prefix of the log that contains everything reported durable.
 //! - The log holds the records of a fork in LSN order, densely, and a fork's creation before its commits.
 //! - After a failed write or sync nothing more is written or reported durable until the store is opened again.
 //! - No async code; the crate's threads are the log writer and a short-lived one that prepares segments.
 
-#[allow(dead_code)] // Used by the tree that comes next.
+#[allow(dead_code)] // States and the pager are for images, which are not part of a store yet.
 mod arena;
 mod checkpoint;
+mod draft;
 mod error;
 mod fork;
 mod history;
 mod ids;
 mod log;
 mod options;
-#[allow(dead_code)] // Used by the tree that comes next.
 mod page;
 mod read;
 mod recovery;
-mod root;
 mod store;
 mod tree;
 mod undo;
+mod versions;
 mod writer;
 
 pub use error::{Fault, ForkError, HistoryError, LogError, OpenError, Poison, StoreError, WriteError};
@@ -39,6 +39,8 @@ pub use history::VersionAt;
 pub use ids::{CheckpointId, DurableTicket, ForkId, KeyspaceId, Lsn, Version};
 pub use log::{LogFile, LogReader, LogRecord, LogRecordKind, Operation};
 pub use options::{Durability, ForkInfo, ForkOptions, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
+pub use page::{ChildRef, PAGE_BYTES, PAGE_HEADER_BYTES, PageId, PageKind, RunRef, Stamp};
 pub use read::{Cursor, Direction, Read, Snapshot, ValueRef};
 pub use store::{FORK_NAME_BYTES_MAX, Store};
+pub use versions::PageCheck;
 pub use writer::{Change, Commit, KEY_BYTES_MAX, Savepoint, VALUE_BYTES_MAX, Writer};

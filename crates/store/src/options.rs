@@ -21,12 +21,15 @@ pub struct StoreOptions {
     pub pins_max: u64,
     /// Most bytes that those versions may keep in memory.
     pub pin_bytes_max: u64,
+    /// Addresses reserved for pages, in bytes: as large as the state can become. Costs nothing until it is used. The
+    /// store takes half, and so on, if the system does not have as much.
+    pub reservation_bytes: u64,
 }
 
 impl StoreOptions {
     /// Segments from 1 MiB (a small database stays small on disk) to 64 MiB (few files, cheap to scan). A history
     /// of seven days or 10 GiB of log. At most 4,096 older versions at hand: an hour of one a second, or, thinned
-    /// out, one in three minutes of the whole window. They may take 256 MiB.
+    /// out, one in three minutes of the whole window. They may take 256 MiB. Room for four times the memory that the machine has.
     pub fn new(directory: impl Into<PathBuf>) -> StoreOptions {
         StoreOptions {
             directory: directory.into(),
@@ -36,6 +39,7 @@ impl StoreOptions {
             history_bytes: 10 << 30,
             pins_max: 4096,
             pin_bytes_max: 256 << 20,
+            reservation_bytes: 4 * crate::arena::memory_bytes(),
         }
     }
 }
@@ -131,4 +135,12 @@ pub struct StoreStats {
     pub pins: u64,
     /// Bytes that these keep in memory, as far as is known.
     pub pin_bytes: u64,
+    /// Versions that something holds: heads, pins, snapshots, and those that forks began with.
+    pub versions: u64,
+    /// Pages of 4,096 bytes in use.
+    pub pages: u64,
+    /// Pages that were in use and are free.
+    pub pages_free: u64,
+    /// Pages there can be.
+    pub pages_max: u64,
 }

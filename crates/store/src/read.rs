@@ -4,11 +4,13 @@ use std::fmt;
 use std::ops::{Bound, Deref};
 use std::sync::Arc;
 
-use crate::error::Fault;
+use crate::arena::Arena;
+use crate::draft::Draft;
+use crate::error::{Fault, WriteError};
 use crate::ids::{DurableTicket, KeyspaceId, Lsn, Version};
 use crate::log::{BadRecord, OperationRef, operations};
-use crate::root::Root;
-use crate::tree::TreeCursor;
+use crate::tree::{TreeCursor, TreeRoot};
+use crate::versions::{Frozen, Pages};
 
 /// In which order a [`Cursor`] goes through its range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,26 +87,61 @@ impl<'a> Cursor<'a> {
     /// [`Fault`] if the state cannot be reached.
     #[allow(clippy::should_implement_trait, clippy::type_complexity)]
     pub fn next(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, Fault> {
-        Ok(self.0.as_mut().and_then(TreeCursor::next))
+        match &mut self.0 {
+            Some(cursor) => cursor.next(),
+            None => Ok(None),
+        }
     }
 }
 
-impl Root {
-    pub(crate) fn cursor<'a>(
-        &'a self,
+/// Trees that can be read: those of a version, or of a draft.
+#[derive(Clone, Copy)]
+pub(crate) struct TreesRef<'a> {
+    arena: &'a Arena,
+    trees: &'a [(KeyspaceId, TreeRoot)],
+}
+
+impl<'a> TreesRef<'a> {
+    pub(crate) fn of_draft(draft: &'a Draft) -> TreesRef<'a> {
+        TreesRef { arena: draft.arena(), trees: draft.trees() }
+    }
+
+    pub(crate) fn of_version(version: &'a Frozen) -> TreesRef<'a> {
+        TreesRef { arena: &version.pages().arena, trees: version.trees() }
+    }
+
+    fn tree(self, keyspace: KeyspaceId) -> Option<TreeRoot> {
+        let index = self.trees.binary_search_by_key(&keyspace, |(id, _)| *id).ok()?;
+        Some(self.trees[index].1)
+    }
+
+    pub(crate) fn get(self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<ValueRef<'a>>, Fault> {
+        match self.tree(keyspace) {
+            Some(tree) => Ok(tree.get(self.arena, key)?.map(ValueRef)),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn range(
+        self,
         keyspace: KeyspaceId,
         start: Bound<&[u8]>,
         end: Bound<&[u8]>,
         direction: Direction,
     ) -> Cursor<'a> {
-        Cursor(self.tree(keyspace).map(|tree| tree.range(start, end, direction == Direction::Reverse)))
+        let reverse = direction == Direction::Reverse;
+        Cursor(self.tree(keyspace).map(|tree| TreeCursor::new(self.arena, tree, start, end, reverse)))
+    }
+
+    pub(crate) fn len(self, keyspace: KeyspaceId) -> u64 {
+        self.tree(keyspace).map_or(0, |tree| tree.length)
     }
 }
 
 /// A version as it was published: what snapshots share and forks start from.
 #[derive(Clone)]
 pub(crate) struct Published {
-    pub(crate) root: Arc<Root>,
+    pub(crate) state: Arc<Frozen>,
     pub(crate) lsn: Lsn,
     /// Of the last commit; 0 before the first.
     pub(crate) timestamp_micros: i64,
@@ -114,34 +151,26 @@ pub(crate) struct Published {
 
 impl Published {
     /// The state before the first commit.
-    pub(crate) fn empty(ticket: DurableTicket) -> Published {
-        Published { root: Arc::new(Root::default()), lsn: Lsn::new(0), timestamp_micros: 0, ticket }
+    pub(crate) fn empty(pages: &Arc<Pages>, ticket: DurableTicket) -> Published {
+        Published { state: pages.empty(), lsn: Lsn::new(0), timestamp_micros: 0, ticket }
     }
+}
 
-    /// Moves on to the next version with the logged operations of its commit. `scratch` is for replaced values.
-    pub(crate) fn apply(
-        &mut self,
-        lsn: Lsn,
-        timestamp_micros: i64,
-        ticket: DurableTicket,
-        encoded: &[u8],
-        scratch: &mut Vec<u8>,
-    ) -> Result<(), &'static str> {
-        let root = Arc::make_mut(&mut self.root);
-        for operation in operations(encoded) {
-            let OperationRef { keyspace, key, value } = operation.map_err(|BadRecord| "a record cannot be decoded")?;
-            let tree = root.tree_mut(keyspace);
-            scratch.clear();
-            match value {
-                Some(value) => tree.put(key, value, scratch),
-                None => tree.delete(key, scratch),
-            };
-        }
-        self.lsn = lsn;
-        self.timestamp_micros = timestamp_micros;
-        self.ticket = ticket;
-        Ok(())
+/// Why logged operations could not be applied.
+pub(crate) enum ApplyError {
+    /// They cannot be decoded.
+    BadRecord,
+    Write(WriteError),
+}
+
+/// Applies the logged operations of a commit. `scratch` is for replaced values.
+pub(crate) fn apply(draft: &mut Draft, encoded: &[u8], scratch: &mut Vec<u8>) -> Result<(), ApplyError> {
+    for operation in operations(encoded) {
+        let OperationRef { keyspace, key, value } = operation.map_err(|BadRecord| ApplyError::BadRecord)?;
+        scratch.clear();
+        draft.write(keyspace, key, value, scratch).map_err(|error| ApplyError::Write(error.into()))?;
     }
+    Ok(())
 }
 
 /// One immutable version, readable from any thread without waiting for anyone. Cloning is cheap.
@@ -186,7 +215,7 @@ impl fmt::Debug for Snapshot {
 
 impl Read for Snapshot {
     fn get(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<ValueRef<'_>>, Fault> {
-        self.published.root.read(keyspace, key)
+        TreesRef::of_version(&self.published.state).get(keyspace, key)
     }
 
     fn range<'a>(
@@ -196,20 +225,10 @@ impl Read for Snapshot {
         end: Bound<&[u8]>,
         direction: Direction,
     ) -> Cursor<'a> {
-        self.published.root.cursor(keyspace, start, end, direction)
+        TreesRef::of_version(&self.published.state).range(keyspace, start, end, direction)
     }
 
     fn len(&self, keyspace: KeyspaceId) -> u64 {
-        self.published.root.length(keyspace)
-    }
-}
-
-impl Root {
-    pub(crate) fn read(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<ValueRef<'_>>, Fault> {
-        Ok(self.get(keyspace, key).map(ValueRef))
-    }
-
-    pub(crate) fn length(&self, keyspace: KeyspaceId) -> u64 {
-        self.tree(keyspace).map_or(0, crate::tree::Tree::len)
+        TreesRef::of_version(&self.published.state).len(keyspace)
     }
 }

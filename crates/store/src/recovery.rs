@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use tine_base::Env;
 
-use crate::error::{LogError, OpenError};
+use crate::draft::Draft;
+use crate::error::{LogError, OpenError, WriteError};
 use crate::history::{History, LastPin, Retention};
 use crate::ids::{DurableTicket, ForkId, KeyspaceId, Version};
 use crate::log::{BadRecord, FRAME_HEADER_BYTES, Frame, LogPlaces, RecordRef, Scanner, Tail, corrupt, take_record};
 use crate::options::{RecoveryProgress, RecoveryReport};
-use crate::read::Published;
-use crate::tree::meter;
+use crate::read::{ApplyError, Published, apply};
+use crate::versions::Pages;
 
 /// Bytes of log between two reports of progress: often enough for a person, rarely enough to cost nothing.
 const PROGRESS_BYTES: u64 = 4 << 20;
@@ -42,8 +43,8 @@ pub(crate) struct RecoveredFork {
     pub(crate) head: Published,
     pub(crate) history: Arc<History>,
     last_pin: LastPin,
-    /// Bytes left to the last pin since.
-    displaced_bytes: u64,
+    /// The state of `head` while commits are applied; `head.state` is an earlier one then.
+    draft: Option<Box<Draft>>,
 }
 
 impl RecoveredFork {
@@ -64,7 +65,14 @@ impl RecoveredFork {
             head,
             last_pin: history.last(),
             history,
-            displaced_bytes: 0,
+            draft: None,
+        }
+    }
+
+    /// Makes the state of `head` a version.
+    fn freeze(&mut self) {
+        if let Some(draft) = &mut self.draft {
+            self.head.state = draft.freeze();
         }
     }
 }
@@ -74,11 +82,12 @@ pub(crate) fn recover(
     env: &Arc<dyn Env>,
     directory: PathBuf,
     retention: &Retention,
+    pages: &Arc<Pages>,
     progress: &mut dyn FnMut(RecoveryProgress),
 ) -> Result<Recovered, OpenError> {
     let started_ns = env.monotonic_ns();
     let mut meter = Meter { progress, total: 0, base: 0, reported: 0 };
-    let mut replay = Replay::new(retention);
+    let mut replay = Replay::new(retention, pages);
     let places = LogPlaces::default();
     let tail = {
         let mut scanner = Scanner::new(Arc::clone(env), directory.clone(), false)?;
@@ -99,9 +108,15 @@ pub(crate) fn recover(
     while let Some(frame) = scanner.next_frame()? {
         let bytes = (FRAME_HEADER_BYTES + frame.payload.len()) as u64;
         places.note(frame.header.first_sequence, frame.segment, frame.offset, bytes);
-        for_each_record(&frame, &mut |sequence, record| replay.apply(DurableTicket::new(sequence), record))?;
+        let applied =
+            for_each_record(&frame, &mut |sequence, record| replay.apply(DurableTicket::new(sequence), record));
+        if let Some(error) = replay.refused.take() {
+            return Err(error.into());
+        }
+        applied?;
         meter.advance(meter.base + scanner.position());
     }
+    replay.forks.values_mut().for_each(RecoveredFork::freeze);
     meter.advance(meter.total);
     let report = RecoveryReport {
         segments: tail.as_ref().map_or(0, |tail| tail.header.number),
@@ -154,6 +169,7 @@ const NO_SUCH_FORK: &str = "a record names a fork that does not exist";
 
 struct Replay<'a> {
     retention: &'a Retention,
+    pages: &'a Arc<Pages>,
     forks: BTreeMap<ForkId, RecoveredFork>,
     /// Versions that forks further on start from.
     origins: HashMap<Version, Origin>,
@@ -162,6 +178,8 @@ struct Replay<'a> {
     report: RecoveryReport,
     /// Replaced values, which replay has no use for.
     scratch: Vec<u8>,
+    /// Why a commit could not be applied although it can be decoded.
+    refused: Option<WriteError>,
 }
 
 #[derive(Default)]
@@ -172,15 +190,17 @@ struct Origin {
 }
 
 impl<'a> Replay<'a> {
-    fn new(retention: &'a Retention) -> Replay<'a> {
+    fn new(retention: &'a Retention, pages: &'a Arc<Pages>) -> Replay<'a> {
         Replay {
             retention,
+            pages,
             forks: BTreeMap::new(),
             origins: HashMap::new(),
             next_fork: ForkId::MAIN,
             next_keyspace: u64::from(KeyspaceId::FIRST_ALLOCATED.get()),
             report: RecoveryReport::default(),
             scratch: Vec::new(),
+            refused: None,
         }
     }
 
@@ -240,14 +260,27 @@ impl<'a> Replay<'a> {
         if version.lsn.get() != fork.head.lsn.get() + 1 {
             return Err("a commit does not follow the one before it on its fork");
         }
-        meter::enter(fork.last_pin.epoch);
-        fork.head.apply(version.lsn, timestamp_micros, ticket, encoded, &mut self.scratch)?;
-        fork.displaced_bytes += meter::take_displaced();
+        let draft = fork.draft.get_or_insert_with(|| {
+            let mut draft = Draft::new(Arc::clone(&fork.head.state));
+            draft.set_pin(fork.last_pin.stamp);
+            Box::new(draft)
+        });
+        apply(draft, encoded, &mut self.scratch).map_err(|error| match error {
+            ApplyError::BadRecord => BAD_RECORD,
+            ApplyError::Write(error) => {
+                self.refused = Some(error);
+                "a commit cannot be applied"
+            }
+        })?;
+        (fork.head.lsn, fork.head.timestamp_micros, fork.head.ticket) = (version.lsn, timestamp_micros, ticket);
         if fork.last_pin.is_behind(version.lsn, timestamp_micros) {
-            let displaced_bytes = std::mem::take(&mut fork.displaced_bytes);
+            let displaced_bytes = draft.take_displaced_bytes();
+            fork.freeze();
             fork.last_pin = self.retention.pin(version.fork, &fork.history, fork.head.clone(), displaced_bytes);
+            fork.draft.iter_mut().for_each(|draft| draft.set_pin(fork.last_pin.stamp));
         }
         if let Some(origin) = self.origins.get_mut(&version) {
+            fork.freeze();
             origin.state = Some(fork.head.clone());
         }
         self.report.commits += 1;
@@ -256,7 +289,7 @@ impl<'a> Replay<'a> {
 
     /// The state that a new fork starts with.
     fn base(&mut self, ticket: DurableTicket, parent: Option<Version>) -> Result<Published, &'static str> {
-        let Some(parent) = parent else { return Ok(Published::empty(ticket)) };
+        let Some(parent) = parent else { return Ok(Published::empty(self.pages, ticket)) };
         let base = self.take_origin(parent).ok_or("a fork starts from a version that does not exist")?;
         Ok(Published { ticket, ..base })
     }

@@ -20,6 +20,7 @@ use crate::log::{LogQueue, LogReader, LogWriter, QUEUE_BYTES_MAX, RecordRef, Seg
 use crate::options::{ForkInfo, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
 use crate::read::Snapshot;
 use crate::recovery::recover;
+use crate::versions::{PageCheck, Pages};
 use crate::writer::Writer;
 
 mod shared;
@@ -72,7 +73,11 @@ impl Store {
             .map_err(|source| OpenError::Io { path: log_directory.clone(), source })?;
         let lock_file = lock(&*env, &options.directory)?;
         let retention = Retention::new(&options);
-        let mut recovered = recover(&env, log_directory.clone(), &retention, progress)?;
+        let pages = Pages::reserve(options.reservation_bytes).map_err(|source| {
+            let path = PathBuf::from("the reservation of addresses for pages");
+            OpenError::Io { path, source }
+        })?;
+        let mut recovered = recover(&env, log_directory.clone(), &retention, &pages, progress)?;
         let sizes = SegmentSizes { min_bytes: options.segment_bytes_min, max_bytes: options.segment_bytes_max };
         let (log_writer, chain) =
             LogWriter::open(Arc::clone(&env), log_directory.clone(), sizes, recovered.tail.take())?;
@@ -84,6 +89,7 @@ impl Store {
             queue,
             log_directory,
             retention,
+            pages,
             log_thread: Mutex::new(Some(log_thread)),
             lock_file: Mutex::new(Some(lock_file)),
             admin: Mutex::new(Admin { next_fork: recovered.next_fork, reserved_end: recovered.next_fork }),
@@ -261,6 +267,7 @@ impl Store {
     pub fn stats(&self) -> StoreStats {
         let queue = &self.0.queue;
         let counters = &queue.counters;
+        let arena = self.0.pages.arena.stats();
         StoreStats {
             forks: self.0.table.read().by_id.len() as u64,
             appended: queue.appended(),
@@ -274,7 +281,20 @@ impl Store {
             segment: counters.segment.load(Ordering::Relaxed),
             pins: self.0.retention.pins(),
             pin_bytes: self.0.retention.held_bytes(),
+            versions: self.0.pages.versions(),
+            pages: arena.allocated,
+            pages_free: arena.free,
+            pages_max: arena.limit,
         }
+    }
+
+    /// Walks the pages of every version that is kept, and compares them with those that are allocated: for tests and
+    /// tools. Takes long, and nothing else may use the store meanwhile but idle writers and snapshots.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn check_pages(&self) -> Result<PageCheck, String> {
+        self.0.pages.check()
     }
 
     /// Writes and syncs what was committed, ends the log thread and unlocks the directory. Snapshots stay

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::draft::{Draft, EditError};
 use crate::ids::KeyspaceId;
-use crate::root::Root;
 use crate::tree::Displaced;
 
 /// Writes in the order they were made, each with what it replaced.
@@ -58,20 +58,28 @@ impl UndoLog {
         UndoMark { entries: self.entries.len(), bytes: self.bytes.len() }
     }
 
-    /// Writes to `root` and remembers how to undo it. `value` `None` deletes. Says what was there.
-    pub(crate) fn write(&mut self, root: &mut Root, keyspace: KeyspaceId, key: &[u8], value: Option<&[u8]>) -> Written {
+    /// Writes to `draft` and remembers how to undo it. `value` `None` deletes. Says what was there.
+    pub(crate) fn write(
+        &mut self,
+        draft: &mut Draft,
+        keyspace: KeyspaceId,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<Written, EditError> {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(key);
-        let tree = root.tree_mut(keyspace);
-        let displaced = match value {
-            Some(value) => tree.put(key, value, &mut self.bytes),
-            None => tree.delete(key, &mut self.bytes),
+        let displaced = match draft.write(keyspace, key, value, &mut self.bytes) {
+            Ok(displaced) => displaced,
+            Err(error) => {
+                self.bytes.truncate(start);
+                return Err(error);
+            }
         };
         let old = match displaced {
             Displaced::Nothing if value.is_some() => Old::Absent,
             Displaced::Nothing | Displaced::Same => {
                 self.bytes.truncate(start);
-                return Written { existed: value.is_some(), changed: false };
+                return Ok(Written { existed: value.is_some(), changed: false });
             }
             Displaced::Inline => Old::Inline { length: self.bytes.len() - start - key.len() },
             Displaced::Large(value) => {
@@ -81,21 +89,17 @@ impl UndoLog {
         };
         let existed = !matches!(old, Old::Absent);
         self.entries.push(Entry { keyspace, start, key_length: key.len(), old });
-        Written { existed, changed: true }
+        Ok(Written { existed, changed: true })
     }
 
     /// Undoes the writes since `mark`, the last first.
-    pub(crate) fn undo(&mut self, root: &mut Root, mark: UndoMark) {
+    pub(crate) fn undo(&mut self, draft: &mut Draft, mark: UndoMark) {
         let mut replaced = Vec::new();
         while self.entries.len() > mark.entries {
             let entry = self.entries.pop().expect("there are more than the mark says");
             let write = entry.view(&self.bytes);
-            let tree = root.tree_mut(write.keyspace);
             replaced.clear();
-            match write.old {
-                Some(value) => tree.put(write.key, value, &mut replaced),
-                None => tree.delete(write.key, &mut replaced),
-            };
+            draft.write_back(write.keyspace, write.key, write.old, &mut replaced);
             self.forget(&entry);
         }
         self.bytes.truncate(mark.bytes);

@@ -1,12 +1,12 @@
 //! The writer of a fork: transactions one after the other.
 //!
-//! Writes go into the fork's working tree at once and into an undo log; the operations for the commit's log
-//! record are encoded beside. Rolling back replays the undo log backwards, committing hands the operations to
-//! the log queue. Nothing is visible to snapshots before [`Writer::publish`], which shares the nodes with
-//! readers; the first edit of each node after that copies it.
+//! Writes go into the fork's draft at once and into an undo log; the operations for the commit's log record are
+//! encoded beside. Rolling back replays the undo log backwards, committing hands the operations to the log queue.
+//! Nothing is visible to snapshots before [`Writer::publish`], which shares the pages with readers; the first
+//! edit of each page after that copies it.
 //!
 //! Invariants:
-//! - The working tree is the state of `head` plus the transaction's writes; the undo log leads back to `head`.
+//! - The draft is the state of `head` plus the transaction's writes; the undo log leads back to `head`.
 //! - The transaction has operations exactly if it has undo entries.
 
 use std::collections::BTreeMap;
@@ -16,18 +16,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::checkpoint::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_MAX, Checkpoints};
+use crate::draft::Draft;
 use crate::error::{Fault, StoreError, WriteError};
 use crate::fork::{Fork, WriterSlot};
 use crate::history::LastPin;
 use crate::ids::{CheckpointId, DurableTicket, ForkId, KeyspaceId, Lsn, Version};
 use crate::log::{RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES, RecordRef, put_operation};
-use crate::read::{Cursor, Direction, Published, Read, ValueRef};
+use crate::page::{RECORD_INLINE_BYTES_MAX, RUN_REF_BYTES};
+use crate::read::{Cursor, Direction, Published, Read, TreesRef, ValueRef};
 use crate::store::Shared;
-use crate::tree::meter;
 use crate::undo::{UndoLog, UndoMark};
 
-/// The longest key in bytes: keys lie inside of tree nodes, which must hold at least a few.
-pub const KEY_BYTES_MAX: usize = 4096;
+/// The longest key in bytes: keys lie inside of pages, which must hold two records with their values or references.
+pub const KEY_BYTES_MAX: usize = RECORD_INLINE_BYTES_MAX - RUN_REF_BYTES;
 
 /// The largest value in bytes: half of what a log record takes.
 pub const VALUE_BYTES_MAX: usize = 64 << 20;
@@ -46,12 +47,12 @@ const BUFFER_KEPT_BYTES_MAX: usize = 1 << 20;
 pub struct Writer {
     store: Arc<Shared>,
     fork: Arc<Fork>,
-    /// The last commit with the working tree; the transaction's writes are in the tree already.
+    /// The last commit, with the state that was published last.
     head: Published,
+    /// The state of the last commit with the transaction's writes.
+    draft: Draft,
     published: Lsn,
     last_pin: LastPin,
-    /// Bytes that commits since the last pin left to it.
-    displaced_bytes: u64,
     checkpoints: Option<Box<Checkpoints>>,
     undo: UndoLog,
     operations: Vec<u8>,
@@ -98,11 +99,14 @@ impl Writer {
         let slot = std::mem::replace(&mut *fork.writer.lock(), WriterSlot::Taken);
         let WriterSlot::Free(checkpoints) = slot else { return Err(StoreError::WriterBusy(fork.id)) };
         let head = fork.published.lock().clone();
+        let last_pin = fork.history.last();
+        let mut draft = Draft::new(Arc::clone(&head.state));
+        draft.set_pin(last_pin.stamp);
         Ok(Writer {
             store,
             published: head.lsn,
-            last_pin: fork.history.last(),
-            displaced_bytes: 0,
+            last_pin,
+            draft,
             head,
             fork,
             checkpoints,
@@ -153,9 +157,7 @@ impl Writer {
         if bytes > RECORD_BYTES_MAX {
             return Err(WriteError::TransactionTooLarge { bytes, limit: RECORD_BYTES_MAX });
         }
-        meter::enter(self.last_pin.epoch);
-        let written = self.undo.write(Arc::make_mut(&mut self.head.root), keyspace, key, value);
-        self.displaced_bytes += meter::take_displaced();
+        let written = self.undo.write(&mut self.draft, keyspace, key, value)?;
         if written.changed {
             put_operation(&mut self.operations, keyspace, key, value);
         }
@@ -180,9 +182,7 @@ impl Writer {
         assert_eq!(savepoint.transaction, self.transaction, "a savepoint lives as long as its transaction");
         assert!(savepoint.operations <= self.operations.len(), "a savepoint ends with the writes before it");
         if savepoint.operations < self.operations.len() {
-            meter::enter(self.last_pin.epoch);
-            self.undo.undo(Arc::make_mut(&mut self.head.root), savepoint.undo);
-            self.displaced_bytes += meter::take_displaced();
+            self.undo.undo(&mut self.draft, savepoint.undo);
             self.operations.truncate(savepoint.operations);
         }
     }
@@ -190,9 +190,7 @@ impl Writer {
     /// Undoes all writes of the transaction and ends it.
     pub fn rollback(&mut self) {
         if self.has_changes() {
-            meter::enter(self.last_pin.epoch);
-            self.undo.undo(Arc::make_mut(&mut self.head.root), UndoLog::default().mark());
-            self.displaced_bytes += meter::take_displaced();
+            self.undo.undo(&mut self.draft, UndoLog::default().mark());
         }
         self.end_transaction();
     }
@@ -290,13 +288,15 @@ impl Writer {
         assert!(!self.has_changes(), "only committed states are published");
         if self.published != self.head.lsn {
             self.published = self.head.lsn;
+            let replaced = std::mem::replace(&mut self.head.state, self.draft.freeze());
             let previous = std::mem::replace(&mut *self.fork.published.lock(), self.head.clone());
             // Freeing what only the previous version held happens here, outside of the lock.
-            drop(previous);
+            drop((previous, replaced));
             if self.fork.is_durable() && self.last_pin.is_behind(self.head.lsn, self.head.timestamp_micros) {
-                let displaced_bytes = std::mem::take(&mut self.displaced_bytes);
+                let displaced_bytes = self.draft.take_displaced_bytes();
                 let (id, history) = (self.fork.id, &self.fork.history);
                 self.last_pin = self.store.retention.pin(id, history, self.head.clone(), displaced_bytes);
+                self.draft.set_pin(self.last_pin.stamp);
             }
         }
     }
@@ -360,9 +360,9 @@ impl Writer {
         }
         let mut changes = Vec::new();
         for ((keyspace, key), value) in oldest {
-            let old = self.head.root.get(keyspace, key);
-            if old != value {
-                let old = old.map(Bytes::copy_from_slice);
+            let old = TreesRef::of_draft(&self.draft).get(keyspace, key)?;
+            if old.map(ValueRef::as_slice) != value {
+                let old = old.as_deref().map(Bytes::copy_from_slice);
                 self.write(keyspace, key, value)?;
                 let (key, new) = (Bytes::copy_from_slice(key), value.map(Bytes::copy_from_slice));
                 changes.push(Change { keyspace, key, old, new });
@@ -395,7 +395,7 @@ impl Drop for Writer {
 
 impl Read for Writer {
     fn get(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<ValueRef<'_>>, Fault> {
-        self.head.root.read(keyspace, key)
+        TreesRef::of_draft(&self.draft).get(keyspace, key)
     }
 
     fn range<'a>(
@@ -405,11 +405,11 @@ impl Read for Writer {
         end: Bound<&[u8]>,
         direction: Direction,
     ) -> Cursor<'a> {
-        self.head.root.cursor(keyspace, start, end, direction)
+        TreesRef::of_draft(&self.draft).range(keyspace, start, end, direction)
     }
 
     fn len(&self, keyspace: KeyspaceId) -> u64 {
-        self.head.root.length(keyspace)
+        TreesRef::of_draft(&self.draft).len(keyspace)
     }
 }
 

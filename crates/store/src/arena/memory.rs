@@ -25,6 +25,7 @@ pub(super) struct Memory {
 
 enum Kind {
     Mapped,
+    #[cfg(test)]
     Heap(std::alloc::Layout),
 }
 
@@ -73,6 +74,7 @@ impl Memory {
     /// Opens the range up to at least `end_bytes` and returns up to where it is open. `open_bytes` is what the last
     /// call returned, 0 at first.
     pub(super) fn open(&self, open_bytes: usize, end_bytes: usize) -> io::Result<usize> {
+        #[cfg(test)]
         if matches!(self.kind, Kind::Heap(_)) {
             return Ok(self.reserved_bytes);
         }
@@ -97,6 +99,7 @@ impl Memory {
     /// The range is open and nobody refers to it.
     pub(super) unsafe fn give_back(&self, start_bytes: usize, bytes: usize) {
         assert!(start_bytes + bytes <= self.reserved_bytes, "the range is the arena's");
+        #[cfg(test)]
         if matches!(self.kind, Kind::Heap(_)) {
             // SAFETY: inside of the allocation, and the caller vouches that nobody refers to it.
             unsafe { self.base().add(start_bytes).write_bytes(0, bytes) };
@@ -116,6 +119,7 @@ impl Drop for Memory {
             Kind::Mapped => unsafe {
                 libc::munmap(self.base().cast(), self.reserved_bytes);
             },
+            #[cfg(test)]
             // SAFETY: allocated with this layout.
             Kind::Heap(layout) => unsafe { std::alloc::dealloc(self.base(), layout) },
         }

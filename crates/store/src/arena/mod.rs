@@ -40,6 +40,9 @@ const PAGES_MIN: usize = 256;
 /// Free single pages that keep their memory: what is freed now is mostly used again soon.
 const WARM_PAGES_MIN: usize = 1024;
 
+/// What a machine is taken to have that does not say.
+const MEMORY_BYTES_UNKNOWN: u64 = 16 << 30;
+
 /// Overwrites freed pages so that whoever still reads one notices. In builds with assertions only.
 const POISON: u8 = 0xDD;
 
@@ -107,6 +110,8 @@ pub(crate) struct ArenaFull;
 pub(crate) struct ArenaStats {
     /// Handed out and not taken back.
     pub(crate) allocated: u64,
+    /// Of these, those that belong to no version yet.
+    pub(crate) drafted: u64,
     /// Taken back.
     pub(crate) free: u64,
     /// That can be handed out in all.
@@ -333,6 +338,7 @@ impl Arena {
                 None => self.take_fresh(&mut pool, 1)?,
             };
             into.push(id);
+            pool.drafted += 1;
         }
         Ok(())
     }
@@ -342,10 +348,12 @@ impl Arena {
         let mut pool = self.pool.lock();
         self.check_room(&pool, pages, emergency)?;
         let used = if pages == 1 { pool.take_used() } else { pool.take_extent(pages) };
-        match used {
-            Some(id) => Ok(id),
-            None => self.take_fresh(&mut pool, pages),
-        }
+        let id = match used {
+            Some(id) => id,
+            None => self.take_fresh(&mut pool, pages)?,
+        };
+        pool.drafted += u64::from(pages);
+        Ok(id)
     }
 
     fn check_room(&self, pool: &Pool, pages: u32, emergency: bool) -> Result<(), ArenaFull> {
@@ -366,9 +374,19 @@ impl Arena {
         Ok(PageId::new(std::mem::replace(&mut pool.fresh, end)))
     }
 
-    /// Takes back pages and runs that no version reaches and nobody owns.
+    /// Takes back pages and runs of versions, which no version reaches any more.
     pub(crate) fn free(&self, pages: impl IntoIterator<Item = (PageId, u32)>) {
+        self.free_in(&mut self.pool.lock(), pages);
+    }
+
+    /// Takes back a page or run that its owner has not published.
+    pub(crate) fn free_drafted(&self, id: PageId, count: u32) {
         let mut pool = self.pool.lock();
+        pool.drafted -= u64::from(count);
+        self.free_in(&mut pool, [(id, count)]);
+    }
+
+    fn free_in(&self, pool: &mut Pool, pages: impl IntoIterator<Item = (PageId, u32)>) {
         for (id, count) in pages {
             self.forget(id, count);
             if count == 1 {
@@ -400,10 +418,13 @@ impl Arena {
         }
     }
 
-    /// Takes back single pages that were never used since they were handed out.
-    pub(crate) fn give_back_unused(&self, pages: &mut Vec<PageId>) {
-        if !pages.is_empty() {
-            self.pool.lock().warm.append(pages);
+    /// Ends what an owner began: `published` pages are a version's from now on, and the single pages in `unused` come
+    /// back.
+    pub(crate) fn settle(&self, published: u64, unused: &mut Vec<PageId>) {
+        if published > 0 || !unused.is_empty() {
+            let mut pool = self.pool.lock();
+            pool.drafted -= published + unused.len() as u64;
+            pool.warm.append(unused);
         }
     }
 
@@ -430,7 +451,12 @@ impl Arena {
     pub(crate) fn stats(&self) -> ArenaStats {
         let pool = self.pool.lock();
         let free = u64::from(pool.free_pages());
-        ArenaStats { allocated: u64::from(pool.fresh - 1) - free, free, limit: u64::from(self.limit - 1) }
+        ArenaStats {
+            allocated: u64::from(pool.fresh - 1) - free,
+            drafted: pool.drafted,
+            free,
+            limit: u64::from(self.limit - 1),
+        }
     }
 
     /// Every id that was ever handed out and is not now, and the first that never was.
@@ -440,6 +466,14 @@ impl Arena {
         pool.for_each_free(&mut |id| ids.push(id));
         (ids, PageId::new(pool.fresh))
     }
+}
+
+/// Memory of the machine in bytes.
+pub(crate) fn memory_bytes() -> u64 {
+    // SAFETY: a query without pointers.
+    let (pages, bytes) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    let known = u64::try_from(pages).ok().zip(u64::try_from(bytes).ok());
+    known.map_or(MEMORY_BYTES_UNKNOWN, |(pages, bytes)| pages * bytes)
 }
 
 #[cfg(test)]

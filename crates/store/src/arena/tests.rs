@@ -36,7 +36,7 @@ fn freed_runs_join() {
         assert_eq!(arena.allocate_run(20, false).expect("the four together"), runs[0]);
         arena.free([(runs[0], 20)]);
         assert_eq!(take(&arena, 20).len(), 20);
-        assert_eq!(arena.stats(), ArenaStats { allocated: 20, free: 0, limit: 4095 });
+        assert_eq!((arena.stats().allocated, arena.stats().free), (20, 0));
     }
 }
 

@@ -37,6 +37,17 @@ impl<'a> Edit<'a> {
         View(self.0)
     }
 
+    /// Makes the page empty.
+    pub(crate) fn clear(&mut self) {
+        let (level, birth) = (self.view().level(), self.view().birth());
+        Edit::format(self.0, level, birth);
+    }
+
+    /// Makes the page equal to another.
+    pub(crate) fn copy_from(&mut self, other: &PageBytes) {
+        *self.0 = *other;
+    }
+
     pub(crate) fn set_birth(&mut self, birth: Stamp) {
         self.0[BIRTH..BIRTH + 8].copy_from_slice(&birth.get().to_le_bytes());
     }

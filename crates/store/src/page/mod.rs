@@ -41,8 +41,7 @@ mod edit;
 mod view;
 
 pub(crate) use edit::Edit;
-pub use view::check;
-pub(crate) use view::{Value, View};
+pub(crate) use view::{Value, View, check};
 
 /// Bytes of a page.
 pub const PAGE_BYTES: usize = 4096;

@@ -24,6 +24,10 @@ impl<'a> View<'a> {
         View(bytes)
     }
 
+    pub(crate) fn bytes(self) -> &'a PageBytes {
+        self.0
+    }
+
     fn u16(self, at: usize) -> u16 {
         u16::from_le_bytes(self.0[at..at + 2].try_into().expect("two bytes"))
     }
@@ -253,7 +257,7 @@ impl<'a> View<'a> {
 ///
 /// # Errors
 /// What does not hold.
-pub fn check(bytes: &[u8; PAGE_BYTES]) -> Result<PageKind, &'static str> {
+pub(crate) fn check(bytes: &[u8; PAGE_BYTES]) -> Result<PageKind, &'static str> {
     let view = View(bytes);
     let kind = view.kind().ok_or("the page is of no known kind")?;
     if kind == PageKind::Run {

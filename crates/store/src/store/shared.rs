@@ -17,6 +17,7 @@ use crate::log::{LogQueue, RecordRef};
 use crate::options::{Durability, ForkInfo, RecoveryReport};
 use crate::read::Published;
 use crate::recovery::{Recovered, RecoveredFork};
+use crate::versions::Pages;
 
 /// What handles, writers and the log thread's starter share.
 pub(crate) struct Shared {
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Arc<LogQueue>,
     pub(super) log_directory: PathBuf,
     pub(crate) retention: Retention,
+    pub(crate) pages: Arc<Pages>,
     pub(super) log_thread: Mutex<Option<JoinHandle<()>>>,
     /// Held by flock while the store is open.
     pub(super) lock_file: Mutex<Option<Box<dyn EnvFile>>>,
@@ -62,7 +64,7 @@ impl Shared {
             let (parent, expires_at_micros) = (None, None);
             let record = RecordRef::ForkCreated { fork, name, created_at_micros, parent, expires_at_micros };
             self.queue.append(&record)?;
-            let empty = Published::empty(DurableTicket::NONE);
+            let empty = Published::empty(&self.pages, DurableTicket::NONE);
             forks.insert(fork, RecoveredFork::new(name, None, created_at_micros, None, empty, &self.retention));
             admin.next_fork = ForkId::new(ForkId::MAIN.get() + 1);
         }

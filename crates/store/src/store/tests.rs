@@ -4,10 +4,10 @@ use tine_base::SystemEnv;
 
 use super::*;
 use crate::options::{Durability, ForkOptions};
-use crate::root::Root;
+use crate::versions::Frozen;
 
-fn root_of(store: &Store, fork: ForkId) -> Weak<Root> {
-    Arc::downgrade(&store.0.find(fork).expect("the fork exists").published.lock().root)
+fn root_of(store: &Store, fork: ForkId) -> Weak<Frozen> {
+    Arc::downgrade(&store.0.find(fork).expect("the fork exists").published.lock().state)
 }
 
 fn put(store: &Store, fork: ForkId, value: &[u8]) {

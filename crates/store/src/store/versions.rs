@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::{LOG_WAIT_MAX, Shared, Store, check_name};
-use crate::error::{ForkError, HistoryError, StoreError};
+use crate::draft::Draft;
+use crate::error::{ForkError, HistoryError, StoreError, WriteError};
 use crate::fork::Fork;
 use crate::history::VersionAt;
 use crate::ids::{DurableTicket, ForkId, Lsn, Version};
 use crate::log::{RangeReader, RecordRef, Step};
 use crate::options::{Durability, ForkInfo, ForkOptions};
-use crate::read::{Published, Snapshot};
+use crate::read::{ApplyError, Published, Snapshot, apply};
 use crate::store::shared::Entry;
-use crate::tree::meter;
 
 impl Store {
     /// Makes a fork of the last published version of `parent`. Takes the same time however much it holds.
@@ -49,7 +49,7 @@ impl Store {
         check_name(&options.name)?;
         self.0.queue.health()?;
         let mut admin = self.0.admin.lock();
-        let mut head = Published::empty(DurableTicket::NONE);
+        let mut head = None;
         let mut origin = None;
         let mut durable = options.durability == Durability::Durable;
         {
@@ -57,11 +57,13 @@ impl Store {
             table.check_free(&options.name)?;
             if let Some((parent, base)) = parent {
                 let parent = &table.by_id.get(&parent).ok_or(StoreError::NoSuchFork(parent))?.fork;
-                head = base(parent);
+                let base = base(parent);
                 durable &= parent.is_durable();
-                origin = Some(Version { fork: parent.id, lsn: head.lsn });
+                origin = Some(Version { fork: parent.id, lsn: base.lsn });
+                head = Some(base);
             }
         }
+        let mut head = head.unwrap_or_else(|| Published::empty(&self.0.pages, DurableTicket::NONE));
         let id = self.0.take_fork_id(&mut admin)?;
         let created_at_micros = self.0.env.now_micros();
         let (name, expires_at_micros) = (&options.name, options.expires_at_micros);
@@ -191,7 +193,8 @@ impl Shared {
         let Some(place) = self.queue.places.at_or_before(first) else { return Ok(()) };
         let mut reader = RangeReader::open(Arc::clone(&self.env), &self.log_directory, place)?;
         let mut scratch = Vec::new();
-        meter::enter(self.retention.next_epoch());
+        let mut draft = Draft::new(Arc::clone(&state.state));
+        let mut refused: Option<WriteError> = None;
         let result = reader.visit(head.ticket.get(), &mut |sequence, record| {
             let RecordRef::Commit { version, timestamp_micros, operations, .. } = record else {
                 return Ok(Step::Continue);
@@ -205,12 +208,23 @@ impl Shared {
             if version.lsn.get() != state.lsn.get() + 1 {
                 return Err("a commit does not follow the one before it on its fork");
             }
-            state.apply(version.lsn, timestamp_micros, DurableTicket::new(sequence), operations, &mut scratch)?;
+            apply(&mut draft, operations, &mut scratch).map_err(|error| match error {
+                ApplyError::BadRecord => "a record cannot be decoded",
+                ApplyError::Write(error) => {
+                    refused = Some(error);
+                    "a commit cannot be applied"
+                }
+            })?;
+            (state.lsn, state.timestamp_micros) = (version.lsn, timestamp_micros);
+            state.ticket = DurableTicket::new(sequence);
             Ok(if at == VersionAt::Lsn(version.lsn) { Step::Stop } else { Step::Continue })
         });
-        // What this copied is of the caller's version, no pin's.
-        meter::take_displaced();
-        Ok(result?)
+        if let Some(error) = refused {
+            return Err(error.into());
+        }
+        result?;
+        state.state = draft.freeze();
+        Ok(())
     }
 
     /// Follows a fork's origins as far back as they are retained.
@@ -233,5 +247,6 @@ impl Shared {
             let head = fork.published.lock().clone();
             self.retention.trim(fork.id, &fork.history, &head, now_micros, log_start);
         }
+        self.pages.arena.trim();
     }
 }

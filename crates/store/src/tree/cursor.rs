@@ -1,144 +1,156 @@
 //! Walking a tree in key order, in either direction.
 //!
-//! A cursor holds the path to its position and the place where it ends. Both ends are found by descending
-//! once, so that a step compares no keys. Positions are kept normal: a position behind the last record of a
-//! leaf is the one before the first record of the next leaf, except behind the last leaf. That makes equal
-//! positions equal pairs of leaf and index.
+//! A cursor holds the path to its leaf and the part of the leaf that is in its range. That part is found once per leaf,
+//! so that a step compares no keys.
 
 use std::ops::Bound;
 
-use super::records::Records;
-use super::{Branch, Node, Tree};
+use super::{TreeRoot, resolve};
+use crate::arena::Arena;
+use crate::error::Fault;
+use crate::page::View;
 
-/// Records of a range, with references that live as long as the tree is borrowed.
+/// Records of a range, with references that live as long as the version is borrowed.
 pub(crate) struct TreeCursor<'a> {
-    /// `None` when nothing is left.
-    place: Option<Place<'a>>,
-    /// Address of a leaf, which is only compared, and index.
-    end: (usize, usize),
+    arena: &'a Arena,
+    /// Branches from the root down, with the slot taken.
+    path: Vec<(View<'a>, usize)>,
+    /// `None` before a fault was told or at the end.
+    leaf: Option<View<'a>>,
+    /// Slots of the leaf that were not given out yet.
+    start: usize,
+    end: usize,
+    /// The far end of the range.
+    far: Bound<Vec<u8>>,
     reverse: bool,
-}
-
-struct Place<'a> {
-    /// Branches from the root to the leaf, with the index of the child taken.
-    path: Vec<(&'a Branch, usize)>,
-    leaf: &'a Records,
-    index: usize,
-}
-
-impl Tree {
-    /// A cursor over the keys between the bounds. Bounds that exclude each other give an empty one.
-    pub(crate) fn range(&self, start: Bound<&[u8]>, end: Bound<&[u8]>, reverse: bool) -> TreeCursor<'_> {
-        let nothing = TreeCursor { place: None, end: (0, 0), reverse };
-        let Some(root) = self.root.as_deref() else { return nothing };
-        let inverted = match (start, end) {
-            (Bound::Included(start), Bound::Included(end)) => start > end,
-            (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => {
-                start >= end
-            }
-            _ => false,
-        };
-        if inverted {
-            return nothing;
-        }
-        let first = Place::find(root, start, true);
-        let last = Place::find(root, end, false);
-        let (place, end) = if reverse { (last, first.key()) } else { (first, last.key()) };
-        TreeCursor { place: Some(place), end, reverse }
-    }
+    /// No later leaf has records of the range.
+    last: bool,
+    fault: Option<Fault>,
 }
 
 impl<'a> TreeCursor<'a> {
-    pub(crate) fn next(&mut self) -> Option<(&'a [u8], &'a [u8])> {
-        let place = self.place.as_mut()?;
-        if place.key() == self.end {
-            self.place = None;
-            return None;
-        }
-        if self.reverse {
-            if place.index == 0 {
-                place.previous_leaf();
+    /// A cursor over the keys between the bounds. Bounds that exclude each other give an empty one.
+    pub(crate) fn new(
+        arena: &'a Arena,
+        tree: TreeRoot,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        reverse: bool,
+    ) -> TreeCursor<'a> {
+        let (near, far) = if reverse { (end, start) } else { (start, end) };
+        let far = far.map(<[u8]>::to_vec);
+        let mut cursor =
+            TreeCursor { arena, path: Vec::new(), leaf: None, start: 0, end: 0, far, reverse, last: true, fault: None };
+        if !tree.is_empty() && !exclude_each_other(start, end) {
+            cursor.last = false;
+            if let Err(fault) = cursor.seek(tree, near) {
+                cursor.fault = Some(fault);
             }
-            place.index -= 1;
-            return Some((place.leaf.key(place.index), place.leaf.value(place.index)));
         }
-        let record = (place.leaf.key(place.index), place.leaf.value(place.index));
-        place.index += 1;
-        place.normalise();
-        Some(record)
+        cursor
+    }
+
+    /// The next key and value. After a fault the cursor is at its end.
+    #[allow(clippy::type_complexity)] // As the public cursor has it.
+    pub(crate) fn next(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, Fault> {
+        while self.start == self.end {
+            if let Some(fault) = self.fault.take() {
+                self.last = true;
+                return Err(fault);
+            }
+            if self.last {
+                return Ok(None);
+            }
+            if let Err(fault) = self.step_leaf() {
+                self.last = true;
+                return Err(fault);
+            }
+        }
+        let index = if self.reverse {
+            self.end -= 1;
+            self.end
+        } else {
+            self.start += 1;
+            self.start - 1
+        };
+        let leaf = self.leaf.expect("slots are of a leaf");
+        Ok(Some((leaf.key(index), resolve(self.arena, leaf.value(index))?)))
+    }
+
+    fn seek(&mut self, tree: TreeRoot, near: Bound<&[u8]>) -> Result<(), Fault> {
+        let mut view = self.arena.page(tree.page)?;
+        while !view.is_leaf() {
+            let index = match near {
+                Bound::Included(key) | Bound::Excluded(key) => view.child_for(key),
+                Bound::Unbounded if self.reverse => view.count() - 1,
+                Bound::Unbounded => 0,
+            };
+            self.path.push((view, index));
+            view = self.arena.page(view.child(index))?;
+        }
+        self.enter(view);
+        match (near, self.reverse) {
+            (Bound::Unbounded, _) => {}
+            (Bound::Included(key), false) => self.start = view.find(key).unwrap_or_else(|index| index),
+            (Bound::Excluded(key), false) => self.start = after(view.find(key)),
+            (Bound::Included(key), true) => self.end = after(view.find(key)),
+            (Bound::Excluded(key), true) => self.end = view.find(key).unwrap_or_else(|index| index),
+        }
+        assert!(self.start <= self.end, "bounds that exclude each other were refused");
+        Ok(())
+    }
+
+    /// Takes a leaf with what is in the range, as far as the far end of the range says.
+    fn enter(&mut self, leaf: View<'a>) {
+        self.leaf = Some(leaf);
+        (self.start, self.end) = (0, leaf.count());
+        let farthest = if self.reverse { 0 } else { leaf.count() - 1 };
+        let (Bound::Included(far) | Bound::Excluded(far)) = &self.far else { return };
+        let beyond = if self.reverse { leaf.key(farthest) <= &far[..] } else { leaf.key(farthest) >= &far[..] };
+        if !beyond {
+            return;
+        }
+        self.last = true;
+        let found = leaf.find(far);
+        match (&self.far, self.reverse) {
+            (Bound::Included(_), false) => self.end = after(found),
+            (_, false) => self.end = found.unwrap_or_else(|index| index),
+            (Bound::Included(_), true) => self.start = found.unwrap_or_else(|index| index),
+            (_, true) => self.start = after(found),
+        }
+    }
+
+    /// Goes to the neighbouring leaf.
+    fn step_leaf(&mut self) -> Result<(), Fault> {
+        let reverse = self.reverse;
+        let next = |view: &View<'_>, index: usize| {
+            if reverse { index.checked_sub(1) } else { Some(index + 1).filter(|next| *next < view.count()) }
+        };
+        while let Some((view, index)) = self.path.pop() {
+            let Some(index) = next(&view, index) else { continue };
+            self.path.push((view, index));
+            let mut view = self.arena.page(view.child(index))?;
+            while !view.is_leaf() {
+                let index = if reverse { view.count() - 1 } else { 0 };
+                self.path.push((view, index));
+                view = self.arena.page(view.child(index))?;
+            }
+            self.enter(view);
+            return Ok(());
+        }
+        self.last = true;
+        Ok(())
     }
 }
 
-impl<'a> Place<'a> {
-    /// The position before the first record that is inside of a lower bound, or behind the last one that is
-    /// inside of an upper bound.
-    fn find(root: &'a Node, bound: Bound<&[u8]>, lower: bool) -> Place<'a> {
-        let mut path = Vec::with_capacity(4);
-        let mut node = root;
-        let leaf = loop {
-            match node {
-                Node::Leaf(records) => break records,
-                Node::Branch(branch) => {
-                    let child = match bound {
-                        Bound::Included(key) | Bound::Excluded(key) => branch.child_for(key),
-                        Bound::Unbounded if lower => 0,
-                        Bound::Unbounded => branch.children.len() - 1,
-                    };
-                    path.push((branch, child));
-                    node = &branch.children[child];
-                }
-            }
-        };
-        let after = |found: Result<usize, usize>| found.map_or_else(|index| index, |index| index + 1);
-        let before = |found: Result<usize, usize>| found.unwrap_or_else(|index| index);
-        let index = match (bound, lower) {
-            (Bound::Included(key), true) | (Bound::Excluded(key), false) => before(leaf.find(key)),
-            (Bound::Excluded(key), true) | (Bound::Included(key), false) => after(leaf.find(key)),
-            (Bound::Unbounded, true) => 0,
-            (Bound::Unbounded, false) => leaf.len(),
-        };
-        let mut place = Place { path, leaf, index };
-        place.normalise();
-        place
-    }
+fn after(found: Result<usize, usize>) -> usize {
+    found.map_or_else(|index| index, |index| index + 1)
+}
 
-    fn key(&self) -> (usize, usize) {
-        (std::ptr::from_ref(self.leaf).addr(), self.index)
-    }
-
-    fn normalise(&mut self) {
-        if self.index == self.leaf.len()
-            && let Some(level) = self.path.iter().rposition(|(branch, child)| child + 1 < branch.children.len())
-        {
-            self.path[level].1 += 1;
-            self.enter(level, |_| 0);
-            self.index = 0;
-        }
-    }
-
-    /// Goes behind the last record of the leaf before this one, which must exist.
-    fn previous_leaf(&mut self) {
-        let level = self.path.iter().rposition(|(_, child)| *child > 0);
-        let level = level.expect("a cursor meets its end before the first leaf's start");
-        self.path[level].1 -= 1;
-        self.enter(level, |branch| branch.children.len() - 1);
-        self.index = self.leaf.len();
-    }
-
-    /// Rebuilds the path below `level`.
-    fn enter(&mut self, level: usize, choose: impl Fn(&Branch) -> usize) {
-        self.path.truncate(level + 1);
-        let (branch, child) = self.path[level];
-        let mut node: &'a Node = &branch.children[child];
-        self.leaf = loop {
-            match node {
-                Node::Leaf(records) => break records,
-                Node::Branch(branch) => {
-                    let child = choose(branch);
-                    self.path.push((branch, child));
-                    node = &branch.children[child];
-                }
-            }
-        };
+fn exclude_each_other(start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
+    match (start, end) {
+        (Bound::Included(start), Bound::Included(end)) => start > end,
+        (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => start >= end,
+        _ => false,
     }
 }

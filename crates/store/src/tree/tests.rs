@@ -1,20 +1,37 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Displaced, Tree};
+use super::{Displaced, TreeCursor, TreeRoot, walk};
+use crate::arena::Arena;
+use crate::draft::{Draft, EditError};
+use crate::ids::KeyspaceId;
+use crate::page::PAGE_BYTES;
+use crate::versions::{Frozen, Pages};
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+const KEYSPACE: KeyspaceId = KeyspaceId::new(20);
 
 #[derive(Clone, Debug)]
-enum Edit {
+enum Step {
     Put(Vec<u8>, Vec<u8>),
     Delete(Vec<u8>),
-    Keep,
+    /// Makes the present draft's state a version, and keeps it if so told.
+    Freeze(bool),
+    /// Lets go of a kept version.
+    Release(usize),
+    /// Begins a draft on a kept version beside the present one, which is kept or dropped.
+    Fork(usize, bool),
+    /// Goes on with another draft.
+    Switch(usize),
 }
 
-/// Few distinct keys of very different lengths, so that edits meet each other and nodes fill by bytes.
+/// Few distinct keys of very different lengths, so that edits meet each other and pages fill by bytes.
 fn key() -> impl Strategy<Value = Vec<u8>> {
-    (0_u16..600, prop_oneof![8 => Just(0_usize), 2 => 1_usize..40, 1 => Just(4000_usize)]).prop_map(
+    (0_u16..600, prop_oneof![8 => Just(0_usize), 2 => 1_usize..40, 1 => Just(1800_usize)]).prop_map(
         |(number, padding)| {
             let mut key = number.to_be_bytes().to_vec();
             key.extend(std::iter::repeat_n(7, padding));
@@ -24,15 +41,18 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn value() -> impl Strategy<Value = Vec<u8>> {
-    (any::<u8>(), prop_oneof![6 => 0_usize..60, 2 => 900_usize..1200, 1 => Just(10_000_usize)])
+    (any::<u8>(), prop_oneof![6 => 0_usize..60, 2 => 900_usize..2200, 1 => Just(10_000_usize), 1 => Just(4072_usize)])
         .prop_map(|(byte, length)| vec![byte; length])
 }
 
-fn edit() -> impl Strategy<Value = Edit> {
+fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        10 => (key(), value()).prop_map(|(key, value)| Edit::Put(key, value)),
-        8 => key().prop_map(Edit::Delete),
-        1 => Just(Edit::Keep),
+        30 => (key(), value()).prop_map(|(key, value)| Step::Put(key, value)),
+        24 => key().prop_map(Step::Delete),
+        3 => any::<bool>().prop_map(Step::Freeze),
+        2 => any::<usize>().prop_map(Step::Release),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(index, keep)| Step::Fork(index, keep)),
+        1 => any::<usize>().prop_map(Step::Switch),
     ]
 }
 
@@ -45,48 +65,127 @@ fn displaced_value(displaced: &Displaced, inline: Vec<u8>) -> Option<Vec<u8>> {
     }
 }
 
-fn apply(tree: &mut Tree, model: &mut BTreeMap<Vec<u8>, Vec<u8>>, edit: &Edit) {
-    let mut old = Vec::new();
-    match edit {
-        Edit::Put(key, value) => {
-            let displaced = tree.put(key, value, &mut old);
-            let before = model.insert(key.clone(), value.clone());
-            if before.as_ref() == Some(value) {
-                assert!(matches!(displaced, Displaced::Same));
-            } else {
-                assert_eq!(displaced_value(&displaced, old), before);
+/// Drafts and versions of one arena, each with what it should hold.
+struct World {
+    pages: Arc<Pages>,
+    drafts: Vec<(Draft, Model)>,
+    kept: Vec<(Arc<Frozen>, Model)>,
+}
+
+impl World {
+    fn new(arena: Arena) -> World {
+        let pages = Pages::new(arena);
+        let drafts = vec![(Draft::new(pages.empty()), Model::new())];
+        World { pages, drafts, kept: Vec::new() }
+    }
+
+    fn run(&mut self, step: &Step) {
+        let (draft, model) = self.drafts.last_mut().expect("there is a draft");
+        match step {
+            Step::Put(key, value) => put(draft, model, key, value),
+            Step::Delete(key) => delete(draft, model, key),
+            Step::Freeze(keep) => {
+                let version = draft.freeze();
+                if *keep {
+                    self.kept.push((version, model.clone()));
+                }
+            }
+            Step::Release(index) => {
+                if !self.kept.is_empty() {
+                    self.kept.swap_remove(index % self.kept.len());
+                }
+            }
+            Step::Fork(index, keep) => {
+                if !self.kept.is_empty() {
+                    let (version, model) = &self.kept[index % self.kept.len()];
+                    let forked = (Draft::new(Arc::clone(version)), model.clone());
+                    if !keep {
+                        self.drafts.pop();
+                    }
+                    self.drafts.push(forked);
+                }
+            }
+            Step::Switch(index) => {
+                let index = index % self.drafts.len();
+                let last = self.drafts.len() - 1;
+                self.drafts.swap(index, last);
             }
         }
-        Edit::Delete(key) => {
-            let displaced = tree.delete(key, &mut old);
-            assert_eq!(displaced_value(&displaced, old), model.remove(key));
+    }
+
+    fn check(&self) {
+        if let Err(detail) = self.pages.check() {
+            panic!("{detail}");
         }
-        Edit::Keep => {}
+        for (draft, model) in &self.drafts {
+            assert_equal(draft.arena(), root_of(draft.trees()), model);
+        }
+        for (version, model) in &self.kept {
+            assert_equal(&self.pages.arena, root_of(version.trees()), model);
+        }
+    }
+
+    /// Lets go of everything and checks that nothing is left.
+    fn finish(mut self) {
+        self.drafts.clear();
+        self.pages.check().expect("sound");
+        while let Some(index) = self.kept.len().checked_sub(1) {
+            self.kept.swap_remove(index / 2);
+            self.pages.check().expect("sound");
+        }
+        let stats = self.pages.arena.stats();
+        assert_eq!((self.pages.versions(), stats.allocated, stats.drafted), (0, 0, 0));
     }
 }
 
-fn collect(tree: &Tree, start: Bound<&[u8]>, end: Bound<&[u8]>, reverse: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut cursor = tree.range(start, end, reverse);
+fn root_of(trees: &[(KeyspaceId, TreeRoot)]) -> TreeRoot {
+    trees.first().map_or_else(TreeRoot::default, |(_, tree)| *tree)
+}
+
+fn put(draft: &mut Draft, model: &mut Model, key: &[u8], value: &[u8]) {
+    let mut old = Vec::new();
+    let displaced = draft.write(KEYSPACE, key, Some(value), &mut old).expect("room");
+    let before = model.insert(key.to_vec(), value.to_vec());
+    if before.as_deref() == Some(value) {
+        assert!(matches!(displaced, Displaced::Same));
+    } else {
+        assert_eq!(displaced_value(&displaced, old), before);
+    }
+}
+
+fn delete(draft: &mut Draft, model: &mut Model, key: &[u8]) {
+    let mut old = Vec::new();
+    let displaced = draft.write(KEYSPACE, key, None, &mut old).expect("room");
+    assert_eq!(displaced_value(&displaced, old), model.remove(key));
+}
+
+fn collect(
+    arena: &Arena,
+    tree: TreeRoot,
+    start: Bound<&[u8]>,
+    end: Bound<&[u8]>,
+    reverse: bool,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut cursor = TreeCursor::new(arena, tree, start, end, reverse);
     let mut records = Vec::new();
-    while let Some((key, value)) = cursor.next() {
+    while let Some((key, value)) = cursor.next().expect("in memory") {
         records.push((key.to_vec(), value.to_vec()));
     }
-    assert!(cursor.next().is_none(), "a finished cursor stays finished");
+    assert!(cursor.next().expect("in memory").is_none(), "a finished cursor stays finished");
     records
 }
 
-fn assert_equal(tree: &Tree, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
-    tree.check();
-    assert_eq!(tree.len(), model.len() as u64);
+fn assert_equal(arena: &Arena, tree: TreeRoot, model: &Model) {
+    walk::check(arena, tree).expect("a sound tree");
+    assert_eq!(tree.length, model.len() as u64);
     let expected: Vec<_> = model.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    assert!(collect(tree, Bound::Unbounded, Bound::Unbounded, false) == expected);
+    assert!(collect(arena, tree, Bound::Unbounded, Bound::Unbounded, false) == expected);
     for (key, value) in model {
-        assert_eq!(tree.get(key), Some(value.as_slice()));
+        assert_eq!(tree.get(arena, key).expect("in memory"), Some(value.as_slice()));
     }
 }
 
-fn in_bounds(key: &Vec<u8>, start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
-    let key = key.as_slice();
+fn in_bounds(key: &[u8], start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
     let above = match start {
         Bound::Included(bound) => key >= bound,
         Bound::Excluded(bound) => key > bound,
@@ -111,33 +210,39 @@ fn bound(kind: u8, key: &[u8]) -> Bound<&[u8]> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Edits agree with a map, and copies kept along the way never change.
+    /// Every draft and version agrees with its own map, and exactly their pages are kept, after every step that can
+    /// free some.
     #[test]
-    fn behaves_as_a_map_and_copies_are_immutable(edits in prop::collection::vec(edit(), 0..600)) {
-        let (mut tree, mut model) = (Tree::default(), BTreeMap::new());
-        let mut kept = Vec::new();
-        for edit in &edits {
-            apply(&mut tree, &mut model, edit);
-            if matches!(edit, Edit::Keep) {
-                tree.check();
-                kept.push((tree.clone(), model.clone()));
+    fn versions_behave_as_maps_and_keep_their_pages(
+        steps in prop::collection::vec(step(), 0..500),
+        mapped in any::<bool>(),
+    ) {
+        let arena = if mapped { Arena::reserve(64 << 20).expect("addresses") } else { Arena::heap(8192) };
+        let mut world = World::new(arena);
+        for step in &steps {
+            world.run(step);
+            if !matches!(step, Step::Put(..) | Step::Delete(_) | Step::Switch(_)) {
+                world.check();
             }
         }
-        assert_equal(&tree, &model);
-        for (tree, model) in kept.iter().take(8) {
-            assert_equal(tree, model);
-        }
+        world.check();
+        world.finish();
     }
 
     #[test]
     fn ranges_agree_with_a_map(
-        edits in prop::collection::vec(edit(), 0..300),
+        edits in prop::collection::vec((key(), prop::option::weighted(0.8, value())), 0..300),
         ranges in prop::collection::vec((0_u8..3, key(), 0_u8..3, key()), 30),
     ) {
-        let (mut tree, mut model) = (Tree::default(), BTreeMap::new());
-        for edit in &edits {
-            apply(&mut tree, &mut model, edit);
+        let mut draft = Draft::new(Pages::new(Arena::heap(8192)).empty());
+        let mut model = Model::new();
+        for (key, value) in &edits {
+            match value {
+                Some(value) => put(&mut draft, &mut model, key, value),
+                None => delete(&mut draft, &mut model, key),
+            }
         }
+        let tree = root_of(draft.trees());
         for (start_kind, start, end_kind, end) in &ranges {
             let (start, end) = (bound(*start_kind, start), bound(*end_kind, end));
             let mut expected: Vec<_> = model
@@ -145,9 +250,9 @@ proptest! {
                 .filter(|(key, _)| in_bounds(key, start, end))
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect();
-            prop_assert!(collect(&tree, start, end, false) == expected);
+            prop_assert!(collect(draft.arena(), tree, start, end, false) == expected);
             expected.reverse();
-            prop_assert!(collect(&tree, start, end, true) == expected);
+            prop_assert!(collect(draft.arena(), tree, start, end, true) == expected);
         }
     }
 }
@@ -160,43 +265,71 @@ fn fills_and_empties_in_every_order() {
     let backwards: Vec<[u8; 4]> = keys.iter().rev().copied().collect();
     for inserted in [&keys, &scattered, &backwards] {
         for deleted in [&keys, &scattered, &backwards] {
-            let mut tree = Tree::default();
+            let pages = Pages::new(Arena::heap(4096));
+            let mut draft = Draft::new(pages.empty());
             let mut old = Vec::new();
             for key in inserted {
-                tree.put(key, &[1; 40], &mut old);
+                draft.write(KEYSPACE, key, Some(&[1; 40]), &mut old).expect("room");
             }
             assert!(old.is_empty());
-            tree.check();
-            assert_eq!(tree.len(), u64::from(count));
+            let full = draft.freeze();
+            assert_eq!(root_of(full.trees()).length, u64::from(count));
             for (position, key) in deleted.iter().enumerate() {
                 old.clear();
-                assert!(matches!(tree.delete(key, &mut old), Displaced::Inline));
+                let displaced = draft.write(KEYSPACE, key, None, &mut old).expect("room");
+                assert!(matches!(displaced, Displaced::Inline));
                 if position % 4_001 == 0 {
-                    tree.check();
+                    walk::check(draft.arena(), root_of(draft.trees())).expect("a sound tree");
                 }
             }
-            tree.check();
-            assert_eq!(tree.len(), 0);
-            assert!(tree.root.is_none());
+            assert_eq!(root_of(draft.trees()), TreeRoot::default());
+            pages.check().expect("sound");
+            drop(full);
+            draft.freeze();
+            pages.check().expect("sound");
+            assert_eq!(pages.arena.stats().allocated, 0);
         }
     }
 }
 
 #[test]
 fn growing_keys_fill_their_leaves() {
-    let mut tree = Tree::default();
+    let pages = Pages::new(Arena::heap(4096));
+    let mut draft = Draft::new(pages.empty());
     let mut old = Vec::new();
     for number in 0_u32..50_000 {
-        tree.put(&number.to_be_bytes(), &[0; 28], &mut old);
+        draft.write(KEYSPACE, &number.to_be_bytes(), Some(&[0; 28]), &mut old).expect("room");
     }
-    let leaves = tree.root.as_ref().map_or(0, |root| leaf_count(root));
-    let bytes_per_leaf = 50_000 * (4 + 28 + 12) / leaves;
-    assert!(bytes_per_leaf > super::NODE_BYTES * 9 / 10, "{bytes_per_leaf}");
+    draft.freeze();
+    let used = 50_000 * (4 + 28 + 2 + 8) / pages.arena.stats().allocated as usize;
+    assert!(used > PAGE_BYTES * 9 / 10, "{used}");
 }
 
-fn leaf_count(node: &super::Node) -> usize {
-    match node {
-        super::Node::Leaf(_) => 1,
-        super::Node::Branch(branch) => branch.children.iter().map(|child| leaf_count(child)).sum(),
+/// A draft that finds the arena full is as it was, and can be undone.
+#[test]
+fn a_full_arena_refuses_and_leaves_everything_as_it_was() {
+    let mut world = World::new(Arena::heap(700));
+    let (draft, model) = world.drafts.last_mut().expect("there is a draft");
+    (0_u32..1000).for_each(|number| put(draft, model, &number.to_be_bytes(), &[1; 100]));
+    let base = draft.freeze();
+    let before = model.clone();
+    let mut number = 0_u32;
+    loop {
+        let (key, value) = ((number * 7).to_be_bytes(), vec![2; if number.is_multiple_of(5) { 9000 } else { 100 }]);
+        match draft.write(KEYSPACE, &key, Some(&value), &mut Vec::new()) {
+            Ok(_) => model.insert(key.to_vec(), value),
+            Err(EditError::Full) => break,
+            Err(error) => panic!("{error:?}"),
+        };
+        number += 1;
     }
+    world.kept.push((base, before.clone()));
+    world.check();
+    let (draft, model) = world.drafts.last_mut().expect("there is a draft");
+    for key in model.keys() {
+        draft.write_back(KEYSPACE, key, before.get(key).map(Vec::as_slice), &mut Vec::new());
+    }
+    *model = before;
+    world.check();
+    world.finish();
 }

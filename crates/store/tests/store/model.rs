@@ -125,6 +125,12 @@ impl World {
         assert_eq!(writer.has_changes(), model.writes > 0);
     }
 
+    fn check_pages(&self) {
+        if let Err(detail) = self.store.check_pages() {
+            panic!("{detail}");
+        }
+    }
+
     fn run(&mut self, step: Step) {
         match step {
             Step::Put { fork, keyspace, key, value } => self.with(fork, |writer, model| {
@@ -353,6 +359,7 @@ proptest! {
         let mut world = World::new();
         for step in steps {
             world.run(step);
+            world.check_pages();
         }
         world.check();
         world.reopen();

@@ -1,0 +1,293 @@
+//! Versions and the pages they keep.
+//!
+//! A version that somebody holds (a fork's head, a snapshot, a pin of the history, the base of a writer) is a node of a
+//! forest: under it hang the versions that were made from it. There are no reference counts on pages. Instead each node
+//! has a *dead list*: the pages its predecessor reaches and it does not. Since a page's birth is above the stamps of
+//! all versions older than it, births say who else may reach a page:
+//!
+//! - A node that nobody holds and that has one successor is dropped: of the successor's dead list, the pages born after
+//!   the node's predecessor were reached by the node alone, and are freed. The others join the node's own dead list,
+//!   which becomes the successor's.
+//! - A node that nobody holds and that has no successor is dropped: its pages born after its predecessor are freed;
+//!   they are found by walking its trees, past children that are older.
+//! - A node that nobody holds and that has several successors stays until one of the others applies.
+//!
+//! So dropping works in any order, parents first included, and costs what it frees. Publishing makes a node and lets go
+//! of the one before, so memory is given back as soon as no held version reaches it, however long other versions are
+//! held.
+//!
+//! Invariants ([`Pages::check`] tests them):
+//! - The stamps of a version's pages are at most its own, and those born in it are above its predecessor's.
+//! - A dead list has the pages that the predecessor reaches and the node does not, no more and no less.
+//! - Pages that any node or draft reaches = allocated pages - free pages - pages that drafts have in stock.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::arena::Arena;
+use crate::ids::KeyspaceId;
+use crate::page::{PAGE_BYTES, PageId, Stamp};
+use crate::tree::{TreeRoot, meter, walk};
+
+mod check;
+
+pub use check::PageCheck;
+
+/// The trees of a version by keyspace, sorted. There are a few per table, so the list is small enough to be copied when
+/// a version is published.
+pub(crate) type Trees = Arc<[(KeyspaceId, TreeRoot)]>;
+
+/// The pages of a store and the versions that reach them.
+pub(crate) struct Pages {
+    pub(crate) arena: Arena,
+    last_stamp: AtomicU64,
+    forest: Mutex<Forest>,
+    /// Pages that could not be freed because the pages that lead to them cannot be read.
+    lost_pages: AtomicU64,
+}
+
+/// A page or run that a version reaches and the one after it does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Dead {
+    pub(crate) id: PageId,
+    pub(crate) pages: u32,
+    pub(crate) birth: Stamp,
+}
+
+/// An immutable state: held as long as it is reachable from here.
+pub(crate) struct Frozen {
+    pages: Arc<Pages>,
+    node: NodeId,
+    stamp: Stamp,
+    trees: Trees,
+}
+
+type NodeId = u32;
+const NO_NODE: NodeId = NodeId::MAX;
+
+struct Node {
+    stamp: Stamp,
+    held: bool,
+    /// The version this one was made from, or an older one if that was dropped.
+    previous: NodeId,
+    /// One of the versions made from this one; they are chained through `left` and `right`.
+    first: NodeId,
+    left: NodeId,
+    right: NodeId,
+    dead: Vec<Dead>,
+    trees: Trees,
+}
+
+#[derive(Default)]
+struct Forest {
+    nodes: Vec<Node>,
+    unused: Vec<NodeId>,
+}
+
+/// What dropping nodes set free.
+#[derive(Default)]
+struct Freed {
+    pages: Vec<(PageId, u32)>,
+    /// Trees of which everything born after the stamp is free.
+    walks: Vec<(Trees, Stamp)>,
+}
+
+impl Pages {
+    pub(crate) fn new(arena: Arena) -> Arc<Pages> {
+        Arc::new(Pages {
+            arena,
+            last_stamp: AtomicU64::new(0),
+            forest: Mutex::default(),
+            lost_pages: AtomicU64::new(0),
+        })
+    }
+
+    /// Reserves addresses for that many bytes.
+    pub(crate) fn reserve(bytes: u64) -> io::Result<Arc<Pages>> {
+        Ok(Pages::new(Arena::reserve(bytes)?))
+    }
+
+    /// A stamp above all others.
+    pub(crate) fn next_stamp(&self) -> Stamp {
+        // Only the number matters: what is published under it is handed on by locks.
+        Stamp::new(self.last_stamp.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Makes stamps rise from above `stamp` on, which pages from elsewhere have.
+    #[allow(dead_code)] // For images, whose pages keep their births.
+    pub(crate) fn raise_stamp(&self, stamp: Stamp) {
+        self.last_stamp.fetch_max(stamp.get(), Ordering::Relaxed);
+    }
+
+    /// The empty state, without a predecessor.
+    pub(crate) fn empty(self: &Arc<Pages>) -> Arc<Frozen> {
+        self.add(NO_NODE, Stamp::default(), Arc::default(), Vec::new())
+    }
+
+    /// The state that was made from `base`; `dead` is what it no longer reaches.
+    pub(crate) fn freeze(self: &Arc<Pages>, base: &Frozen, stamp: Stamp, trees: Trees, dead: Vec<Dead>) -> Arc<Frozen> {
+        assert!(stamp > base.stamp, "a version is younger than its base");
+        self.add(base.node, stamp, trees, dead)
+    }
+
+    fn add(self: &Arc<Pages>, previous: NodeId, stamp: Stamp, trees: Trees, dead: Vec<Dead>) -> Arc<Frozen> {
+        let node = self.forest.lock().insert(previous, stamp, Arc::clone(&trees), dead);
+        Arc::new(Frozen { pages: Arc::clone(self), node, stamp, trees })
+    }
+
+    fn release(&self, node: NodeId) {
+        let mut freed = Freed::default();
+        self.forest.lock().release(node, &mut freed);
+        self.free(freed);
+    }
+
+    fn free(&self, mut freed: Freed) {
+        for (trees, after) in &freed.walks {
+            let lost = walk::collect(&self.arena, trees, *after, &mut freed.pages);
+            self.lost_pages.fetch_add(lost, Ordering::Relaxed);
+        }
+        self.free_pages(freed.pages);
+    }
+
+    /// Frees everything in `trees` that was born after a stamp; nobody else reaches it.
+    pub(crate) fn free_born_after(&self, trees: &Trees, stamp: Stamp) {
+        self.free(Freed { pages: Vec::new(), walks: vec![(Arc::clone(trees), stamp)] });
+    }
+
+    fn free_pages(&self, pages: Vec<(PageId, u32)>) {
+        if !pages.is_empty() {
+            meter::free(pages.iter().map(|(_, count)| *count as usize * PAGE_BYTES).sum());
+            self.arena.free(pages);
+        }
+    }
+
+    /// Number of versions that are kept.
+    pub(crate) fn versions(&self) -> u64 {
+        let forest = self.forest.lock();
+        (forest.nodes.len() - forest.unused.len()) as u64
+    }
+}
+
+impl Frozen {
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    pub(crate) fn pages(&self) -> &Arc<Pages> {
+        &self.pages
+    }
+
+    pub(crate) fn trees(&self) -> &Trees {
+        &self.trees
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.pages.release(self.node);
+    }
+}
+
+impl Forest {
+    fn insert(&mut self, previous: NodeId, stamp: Stamp, trees: Trees, dead: Vec<Dead>) -> NodeId {
+        let node = Node { stamp, held: true, previous, first: NO_NODE, left: NO_NODE, right: NO_NODE, dead, trees };
+        let id = match self.unused.pop() {
+            Some(id) => {
+                self.nodes[id as usize] = node;
+                id
+            }
+            None => {
+                self.nodes.push(node);
+                NodeId::try_from(self.nodes.len() - 1).expect("versions are far fewer than 2^32")
+            }
+        };
+        self.link(id, previous);
+        id
+    }
+
+    fn link(&mut self, id: NodeId, previous: NodeId) {
+        self.nodes[id as usize].previous = previous;
+        self.nodes[id as usize].left = NO_NODE;
+        self.nodes[id as usize].right = NO_NODE;
+        if previous == NO_NODE {
+            return;
+        }
+        let first = std::mem::replace(&mut self.nodes[previous as usize].first, id);
+        if first != NO_NODE {
+            self.nodes[id as usize].right = first;
+            self.nodes[first as usize].left = id;
+        }
+    }
+
+    fn unlink(&mut self, id: NodeId) {
+        let Node { previous, left, right, .. } = self.nodes[id as usize];
+        if right != NO_NODE {
+            self.nodes[right as usize].left = left;
+        }
+        if left != NO_NODE {
+            self.nodes[left as usize].right = right;
+        } else if previous != NO_NODE {
+            self.nodes[previous as usize].first = right;
+        }
+    }
+
+    /// Nobody holds the node any more.
+    fn release(&mut self, node: NodeId, freed: &mut Freed) {
+        assert!(self.nodes[node as usize].held, "a version is released once");
+        self.nodes[node as usize].held = false;
+        let mut id = node;
+        while id != NO_NODE && !self.nodes[id as usize].held {
+            let Node { previous, first, stamp: _, .. } = self.nodes[id as usize];
+            let after = self.stamp(previous);
+            if first == NO_NODE {
+                freed.walks.push((Arc::clone(&self.nodes[id as usize].trees), after));
+                self.unlink(id);
+                self.forget(id);
+                id = previous;
+            } else {
+                if self.nodes[first as usize].right == NO_NODE {
+                    self.merge(id, first, after, freed);
+                }
+                break;
+            }
+        }
+    }
+
+    /// Drops `id` and makes its only successor the successor of its predecessor, whose stamp is `after`.
+    fn merge(&mut self, id: NodeId, successor: NodeId, after: Stamp, freed: &mut Freed) {
+        let mut kept = std::mem::take(&mut self.nodes[id as usize].dead);
+        for dead in std::mem::take(&mut self.nodes[successor as usize].dead) {
+            if dead.birth > after {
+                freed.pages.push((dead.id, dead.pages));
+            } else {
+                kept.push(dead);
+            }
+        }
+        self.nodes[successor as usize].dead = kept;
+        let previous = self.nodes[id as usize].previous;
+        self.unlink(successor);
+        self.unlink(id);
+        self.link(successor, previous);
+        self.forget(id);
+    }
+
+    fn stamp(&self, id: NodeId) -> Stamp {
+        if id == NO_NODE { Stamp::default() } else { self.nodes[id as usize].stamp }
+    }
+
+    fn forget(&mut self, id: NodeId) {
+        let node = &mut self.nodes[id as usize];
+        node.dead = Vec::new();
+        node.trees = Arc::default();
+        self.unused.push(id);
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Node> {
+        let mut used = vec![true; self.nodes.len()];
+        self.unused.iter().for_each(|id| used[*id as usize] = false);
+        self.nodes.iter().zip(used).filter_map(|(node, used)| used.then_some(node))
+    }
+}
