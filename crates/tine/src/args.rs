@@ -15,6 +15,7 @@ use crate::{
         doctor::DoctorArgs,
         explain::ExplainArgs,
         identity::IdentityArgs,
+        idl::IdlArgs,
         init::InitArgs,
     },
     consent::Consent,
@@ -141,6 +142,8 @@ pub enum Command {
     Backup(BackupArgs),
     /// Make a data directory of a backup
     Restore(RestoreArgs),
+    /// Check, compare and generate code of schemas of local services
+    Idl(IdlArgs),
     /// Look for what is wrong with this installation and its data
     Doctor(DoctorArgs),
     /// Tell what an error code means and what to do about it

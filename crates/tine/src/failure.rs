@@ -81,6 +81,16 @@ pub enum Failure {
         /// What to do next.
         next: Option<String>,
     },
+    /// A schema of a local service is none, or differs from another.
+    #[error("{message}")]
+    Schema {
+        /// The stable code of the reason.
+        code: &'static str,
+        /// What is wrong.
+        message: String,
+        /// What to do next.
+        next: Option<&'static str>,
+    },
     /// The sources of a module cannot be collected.
     #[error("{source}")]
     Collect {
@@ -161,7 +171,7 @@ impl Failure {
         match self {
             Failure::Client { source, .. } => source.shown_code(),
             Failure::Collect { source } => source.code(),
-            Failure::Module { code, .. } => code,
+            Failure::Module { code, .. } | Failure::Schema { code, .. } => code,
             Failure::Serve { source } => source.code(),
             Failure::Usage { .. } => "TN0850",
             Failure::File { .. } => "TN0851",
@@ -188,7 +198,9 @@ impl Failure {
             Failure::Log { .. } | Failure::Backup { .. } => Exit::Storage,
             Failure::NotEmpty { .. } => Exit::Conflict,
             Failure::Unhealthy { .. } => Exit::Failed,
-            Failure::Collect { .. } | Failure::Module { .. } | Failure::Demo(_) => Exit::Failed,
+            Failure::Collect { .. } | Failure::Module { .. } | Failure::Schema { .. } | Failure::Demo(_) => {
+                Exit::Failed
+            }
             Failure::Serve { source } => serve_exit(source),
         }
     }
@@ -227,7 +239,7 @@ impl Failure {
             Failure::Serve { source } if serve_exit(source) == Exit::Conflict => {
                 Some("end the other server, or choose another --data-dir or --listen")
             }
-            Failure::Backup { next, .. } => *next,
+            Failure::Backup { next, .. } | Failure::Schema { next, .. } => *next,
             Failure::NotEmpty { .. } => Some("name a new folder, or move this one away first"),
             Failure::Unhealthy { .. } => Some("the checks marked `fail` say what to do"),
             Failure::Log { source: LogError::Corrupt { .. } } => {

@@ -63,6 +63,7 @@ fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Backup(args) => commands::backup::backup(&args, global, output),
         Command::Restore(args) => commands::backup::restore(&args, global, output),
         Command::Doctor(args) => commands::doctor::run(&args, global, output),
+        Command::Idl(args) => commands::idl::run(&args, output),
         Command::Explain(args) => commands::explain::run(&args, output),
         Command::Identity(args) => commands::identity::run(&args, global, output),
         command => talk(command, global, output),

@@ -7,13 +7,15 @@ use serde_json::Value;
 use crate::process::{cargo, output};
 
 /// The floor of each crate; an edge may only go down. Crates of one floor know nothing of one another.
-const FLOORS: [(&str, u8); 12] = [
+const FLOORS: [(&str, u8); 14] = [
     ("tine-types", 0),
     ("tine-base", 0),
     ("tine-store", 1),
     ("tine-lanes", 1),
     ("tine-merkle", 2),
+    ("tine-msgpack", 0),
     ("tine-tables", 2),
+    ("tine-idl", 2),
     ("tine-module", 3),
     ("tine-query", 3),
     ("tine-host", 4),

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod explain;
 pub mod fork;
 pub mod identity;
+pub mod idl;
 pub mod init;
 pub mod list;
 pub mod logging;
