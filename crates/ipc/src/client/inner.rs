@@ -1,0 +1,572 @@
+//! One connection, used by any number of threads without a thread of its own.
+//!
+//! Whoever waits for an answer and finds nobody reading becomes the *leader*: it reads, hands every answer to whom it is for, and when
+//! it has its own, passes the lead on to one of those who sleep. So a single caller talks to the wire directly. Answers that nobody
+//! waits for (callbacks, streams that are watched, calls given up) are read by the *pump*, a thread that is started when it is first
+//! needed and follows the same rules.
+//!
+//! Invariants:
+//! - Who holds the reader and leaves passes the lead on; a sleeper announces itself before it looks for the reader a last time. So
+//!   while anybody waits, somebody reads.
+//! - Every request has an entry until its answer came or the connection ended, and every entry is resolved exactly once.
+//! - Who cannot write because the server's side is full reads meanwhile: two full directions do not wait for each other.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::link::{Parts, Reader, Sent, Wire, Writer, shut_down};
+use super::stream::StreamQueue;
+use crate::error::CallError;
+use crate::frame::{Framing, Header, Kind, decode_error};
+use crate::inbound::{Arrival, InboundError};
+
+/// Longest uninterrupted wait of a thread that has no deadline of its own.
+const WAIT_SLICE: Duration = Duration::from_secs(1);
+/// Longest uninterrupted wait for room to write, after which it is looked anew who reads.
+const WRITE_SLICE: Duration = Duration::from_millis(50);
+
+/// The outcome of a call.
+pub type CallResult = Result<Vec<u8>, CallError>;
+
+/// Who gets an answer.
+pub(crate) enum Pending {
+    /// A thread that waits.
+    Waiter(Arc<Waiter>),
+    /// Called by whichever thread reads.
+    Callback(Box<dyn FnOnce(CallResult) + Send>),
+    Stream(Arc<StreamQueue>),
+    /// A call that was given up: its answer is still to come.
+    Forgotten,
+}
+
+/// A thread that waits for an answer, or for the lead.
+#[derive(Default)]
+pub(crate) struct Waiter {
+    state: Mutex<WaiterState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct WaiterState {
+    result: Option<CallResult>,
+    /// Something has changed.
+    look: bool,
+}
+
+impl Waiter {
+    pub fn look(&self) {
+        self.state.lock().look = true;
+        self.changed.notify_one();
+    }
+
+    fn resolve(&self, result: CallResult) {
+        let mut state = self.state.lock();
+        state.result = Some(result);
+        state.look = true;
+        self.changed.notify_one();
+    }
+
+    pub fn take(&self) -> Option<CallResult> {
+        self.state.lock().result.take()
+    }
+
+    fn sleep(&self, limit: Duration) {
+        let mut state = self.state.lock();
+        if !state.look {
+            self.changed.wait_for(&mut state, limit);
+        }
+        state.look = false;
+    }
+
+    fn reset(&self) {
+        *self.state.lock() = WaiterState::default();
+    }
+}
+
+/// Ids are consecutive numbers: they need no hashing.
+#[derive(Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only u64 keys are hashed");
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // Spreads consecutive numbers over the bits that hash tables look at.
+        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+struct State {
+    next_id: u64,
+    pending: HashMap<u64, Pending, BuildHasherDefault<IdHasher>>,
+    /// Ids of plain requests, in order: their replies name none.
+    plain_order: VecDeque<u64>,
+    /// Entries that only the pump reads for.
+    pump_work: usize,
+    pump_runs: bool,
+    closed: Option<CallError>,
+    /// The server's last words.
+    farewell: Option<String>,
+}
+
+/// A connection.
+pub(crate) struct Inner {
+    wire: Wire,
+    reader: Mutex<Reader>,
+    writer: Mutex<Writer>,
+    state: Mutex<State>,
+    pump_wanted: Condvar,
+    /// Who waits while somebody else reads.
+    sleepers: Mutex<Vec<Arc<Waiter>>>,
+    requests_max: u32,
+    request_bytes_max: u32,
+}
+
+impl Inner {
+    pub fn new(parts: Parts, first_id: u64) -> Inner {
+        let state = State {
+            next_id: first_id,
+            pending: HashMap::default(),
+            plain_order: VecDeque::new(),
+            pump_work: 0,
+            pump_runs: false,
+            closed: None,
+            farewell: None,
+        };
+        Inner {
+            wire: parts.wire,
+            reader: Mutex::new(parts.reader),
+            writer: Mutex::new(parts.writer),
+            state: Mutex::new(state),
+            pump_wanted: Condvar::new(),
+            sleepers: Mutex::default(),
+            requests_max: parts.requests_max,
+            request_bytes_max: parts.request_payload_bytes_max,
+        }
+    }
+
+    pub fn is_plain(&self) -> bool {
+        self.wire.framing != Framing::Full
+    }
+
+    /// Why the connection has ended, if it has.
+    pub fn closed(&self) -> Option<CallError> {
+        self.state.lock().closed.clone()
+    }
+
+    /// Sends a request whose answer goes to `pending`. Returns its id.
+    pub fn request(
+        self: &Arc<Self>,
+        kind: Kind,
+        payload: &[u8],
+        pending: Pending,
+        limit: Duration,
+    ) -> Result<u64, CallError> {
+        if payload.len() as u64 > u64::from(self.request_bytes_max) {
+            let text = format!("a request of {} bytes where {} are allowed", payload.len(), self.request_bytes_max);
+            return Err(CallError::TooLarge(text));
+        }
+        let Some(mut writer) = self.writer.try_lock_for(limit) else { return Err(CallError::TimedOut) };
+        let for_pump = !matches!(pending, Pending::Waiter(_));
+        let id = self.register(pending)?;
+        let header = Header { kind, id, payload_bytes: payload.len() as u32 };
+        let sent = self.send(&mut writer, header, payload, limit);
+        drop(writer);
+        match sent {
+            Ok(()) => {
+                if for_pump {
+                    self.wake_pump();
+                }
+                Ok(id)
+            }
+            Err(error) => {
+                self.remove(id);
+                Err(error)
+            }
+        }
+    }
+
+    fn register(&self, pending: Pending) -> Result<u64, CallError> {
+        let mut state = self.state.lock();
+        if let Some(error) = &state.closed {
+            return Err(error.clone());
+        }
+        if state.pending.len() >= self.requests_max as usize {
+            let text =
+                format!("{} requests of this connection are in flight, which is as many as may be", self.requests_max);
+            return Err(CallError::Overloaded(text));
+        }
+        let id = state.next_id;
+        state.next_id = id.wrapping_add(1);
+        state.pump_work += usize::from(is_for_pump(&pending));
+        let before = state.pending.insert(id, pending);
+        assert!(before.is_none(), "ids are not used twice within 2^64 requests");
+        if self.wire.framing != Framing::Full {
+            state.plain_order.push_back(id);
+        }
+        Ok(id)
+    }
+
+    fn remove(&self, id: u64) -> Option<Pending> {
+        let mut state = self.state.lock();
+        let pending = state.pending.remove(&id)?;
+        state.pump_work -= usize::from(is_for_pump(&pending));
+        Some(pending)
+    }
+
+    /// Sends a frame that has no answer of its own.
+    pub fn notify(&self, kind: Kind, id: u64, payload: &[u8], limit: Duration) -> Result<(), CallError> {
+        let Some(mut writer) = self.writer.try_lock_for(limit) else { return Err(CallError::TimedOut) };
+        self.send(&mut writer, Header { kind, id, payload_bytes: payload.len() as u32 }, payload, limit)
+    }
+
+    /// Writes one frame. A frame that cannot be finished in time ends the connection, as nothing could follow it.
+    fn send(&self, writer: &mut Writer, header: Header, payload: &[u8], limit: Duration) -> Result<(), CallError> {
+        let mut sent = Sent::NOTHING;
+        match writer.write(&self.wire, header, payload, &mut sent) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => return Err(self.lose(error)),
+        }
+        let until = Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                if !sent.has_begun() {
+                    return Err(CallError::TimedOut);
+                }
+                self.fail(CallError::Disconnected { reason: "a request could not be sent in time".into() });
+                return Err(CallError::TimedOut);
+            }
+            self.wait_for_room(writer, left.min(WRITE_SLICE)).map_err(|error| self.lose(error))?;
+            match writer.write(&self.wire, header, payload, &mut sent) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => return Err(self.lose(error)),
+            }
+            if let Some(error) = self.closed() {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Waits for room to write, and reads meanwhile if nobody else does.
+    fn wait_for_room(&self, writer: &mut Writer, limit: Duration) -> io::Result<()> {
+        let reader = self.reader.try_lock();
+        let Some([room, end]) = writer.arm(&self.wire)? else { return Ok(()) };
+        let Some(mut reader) = reader else {
+            return crate::link::poll(&mut [room, end], limit).map(drop);
+        };
+        self.read(&mut reader, Duration::ZERO);
+        if reader.arm(&self.wire).map_err(|error| io::Error::other(error.to_string()))? {
+            crate::link::poll(&mut [room, end, reader.pollable(&self.wire)], limit)?;
+            self.read(&mut reader, Duration::ZERO);
+        }
+        drop(reader);
+        self.pass_on();
+        Ok(())
+    }
+
+    /// The connection broke while it was used; the error says how, or better the server's last words do.
+    fn lose(&self, error: io::Error) -> CallError {
+        // The server may have said why before it closed.
+        if let Some(mut reader) = self.reader.try_lock() {
+            self.read(&mut reader, Duration::ZERO);
+            self.read(&mut reader, Duration::ZERO);
+        }
+        let reason = match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => "the server closed it".to_owned(),
+            _ => error.to_string(),
+        };
+        self.fail(CallError::Disconnected { reason });
+        self.closed().expect("it has just failed")
+    }
+
+    /// Ends the connection: every pending call gets `error`, or the server's last words.
+    pub fn fail(&self, error: CallError) {
+        let (pending, error) = {
+            let mut state = self.state.lock();
+            if state.closed.is_some() {
+                return;
+            }
+            let error = match (error, state.farewell.take()) {
+                (CallError::Disconnected { .. }, Some(reason)) => CallError::Disconnected { reason },
+                (error, _) => error,
+            };
+            state.closed = Some(error.clone());
+            state.pump_work = 0;
+            (std::mem::take(&mut state.pending), error)
+        };
+        shut_down(&self.wire.socket);
+        self.pump_wanted.notify_all();
+        for (_, pending) in pending {
+            resolve(pending, Err(error.clone()));
+        }
+        for sleeper in std::mem::take(&mut *self.sleepers.lock()) {
+            sleeper.look();
+        }
+    }
+
+    /// Reads for up to `limit` and hands out what came.
+    fn read(&self, reader: &mut Reader, limit: Duration) {
+        match reader.read(&self.wire, limit, |arrival| self.dispatch(arrival)) {
+            Ok(true) => {}
+            Ok(false) => self.fail(CallError::Disconnected { reason: "the server is gone".into() }),
+            Err(InboundError::Read(error)) if crate::link::ring_fault(&error).is_none() => {
+                self.fail(CallError::Disconnected { reason: error.to_string() });
+            }
+            Err(error) => self.fail(CallError::Protocol(error.to_string())),
+        }
+    }
+
+    fn dispatch(&self, arrival: Arrival<'_>) {
+        let (header, payload) = match arrival {
+            Arrival::Frame(header, payload) => (header, Ok(payload)),
+            Arrival::TooLarge(header) => {
+                let text = format!("an answer of {} bytes, which is more than this client takes", header.payload_bytes);
+                (header, Err(CallError::TooLarge(text)))
+            }
+        };
+        match header.kind {
+            Kind::Reply => self.resolve(header.id, payload.map(Cow::into_owned)),
+            Kind::Error => {
+                let error = payload.map_or_else(|error| error, |payload| CallError::from_frame(&payload));
+                self.resolve(header.id, Err(error));
+            }
+            Kind::Item | Kind::End => {
+                let payload = payload.map(Cow::into_owned);
+                if header.kind == Kind::End || payload.is_err() {
+                    return self.resolve(header.id, payload);
+                }
+                let stream = match self.state.lock().pending.get(&header.id) {
+                    Some(Pending::Stream(stream)) => Some(stream.clone()),
+                    _ => None,
+                };
+                if let (Some(stream), Ok(item)) = (stream, payload)
+                    && !stream.push(item)
+                {
+                    self.fail(CallError::Protocol("the server sent more items than it had credit for".into()));
+                }
+            }
+            Kind::Closing => {
+                let (code, message) = payload.map_or_else(|_| Default::default(), |payload| decode_error(&payload));
+                self.state.lock().farewell = Some(format!("the server closed it: {message} ({code})"));
+            }
+            kind => self.fail(CallError::Protocol(format!("a server does not send frames of kind {kind:?} here"))),
+        }
+    }
+
+    fn resolve(&self, id: u64, result: CallResult) {
+        let id = match self.wire.framing {
+            Framing::Full => Some(id),
+            Framing::Plain(_) => self.state.lock().plain_order.pop_front(),
+        };
+        match id.map(|id| self.remove(id)) {
+            Some(Some(pending)) => resolve(pending, result),
+            // The answer of a stream that was dropped here.
+            Some(None) => {}
+            None => self.fail(CallError::Protocol("a reply without a request".into())),
+        }
+    }
+
+    /// A call is given up: its answer is dropped when it comes.
+    pub fn forget(self: &Arc<Self>, id: u64) {
+        let mut state = self.state.lock();
+        let Some(pending) = state.pending.get_mut(&id) else { return };
+        let was_for_pump = is_for_pump(pending);
+        let before = std::mem::replace(pending, Pending::Forgotten);
+        state.pump_work += usize::from(!was_for_pump);
+        drop(state);
+        // A callback may own anything, also this connection.
+        drop(before);
+        self.wake_pump();
+    }
+
+    /// Waits until `ready` says so, leading if nobody else does. None: `limit` has passed.
+    pub fn wait_until<T>(
+        &self,
+        waiter: &Arc<Waiter>,
+        limit: Duration,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        let mut left = limit;
+        let mut started = None;
+        loop {
+            if let Some(value) = ready() {
+                return Some(value);
+            }
+            if left.is_zero() {
+                return None;
+            }
+            if let Some(reader) = self.reader_or_announce(waiter) {
+                let value = self.lead(reader, limit, &mut started, &mut ready);
+                self.leave(waiter);
+                self.pass_on();
+                return value;
+            }
+            let started = *started.get_or_insert_with(Instant::now);
+            waiter.sleep(left.min(WAIT_SLICE));
+            if self.leave(waiter) {
+                // The lead was passed to this thread, which may have no use for it.
+                if let Some(value) = ready() {
+                    self.pass_on();
+                    return Some(value);
+                }
+            }
+            left = limit.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                self.pass_on();
+            }
+        }
+    }
+
+    fn lead<T>(
+        &self,
+        mut reader: MutexGuard<'_, Reader>,
+        limit: Duration,
+        started: &mut Option<Instant>,
+        ready: &mut impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        // An answer may have come while nobody held the reader.
+        let mut value = ready();
+        let mut left = started.map_or(limit, |started| limit.saturating_sub(started.elapsed()));
+        while value.is_none() && !left.is_zero() {
+            let started = *started.get_or_insert_with(Instant::now);
+            self.read(&mut reader, left.min(WAIT_SLICE));
+            value = ready();
+            if value.is_none() {
+                left = limit.saturating_sub(started.elapsed());
+            }
+        }
+        value
+    }
+
+    /// The reader, or a place among those to whom the lead is passed.
+    fn reader_or_announce(&self, waiter: &Arc<Waiter>) -> Option<MutexGuard<'_, Reader>> {
+        if let Some(reader) = self.reader.try_lock() {
+            return Some(reader);
+        }
+        self.sleepers.lock().push(waiter.clone());
+        self.reader.try_lock()
+    }
+
+    /// Leaves the sleepers; true: the lead had been passed to this one.
+    fn leave(&self, waiter: &Arc<Waiter>) -> bool {
+        let mut sleepers = self.sleepers.lock();
+        match sleepers.iter().position(|sleeper| Arc::ptr_eq(sleeper, waiter)) {
+            Some(position) => {
+                sleepers.swap_remove(position);
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// Wakes one of those who wait, to lead.
+    fn pass_on(&self) {
+        let next = self.sleepers.lock().pop();
+        if let Some(next) = next {
+            next.look();
+        }
+    }
+
+    /// Makes sure that somebody reads what nobody waits for.
+    pub fn wake_pump(self: &Arc<Self>) {
+        let start = {
+            let mut state = self.state.lock();
+            if state.pump_work == 0 || state.closed.is_some() {
+                return;
+            }
+            !std::mem::replace(&mut state.pump_runs, true)
+        };
+        if !start {
+            self.pump_wanted.notify_one();
+            return;
+        }
+        let inner = self.clone();
+        let spawned = std::thread::Builder::new().name("tine-ipc pump".into()).spawn(move || inner.pump());
+        if let Err(error) = spawned {
+            self.fail(CallError::Disconnected { reason: format!("no thread to read answers with: {error}") });
+        }
+    }
+
+    fn pump(&self) {
+        let waiter = Arc::new(Waiter::default());
+        loop {
+            {
+                let mut state = self.state.lock();
+                while state.pump_work == 0 && state.closed.is_none() {
+                    self.pump_wanted.wait_for(&mut state, WAIT_SLICE);
+                }
+                if state.closed.is_some() {
+                    return;
+                }
+            }
+            self.wait_until(&waiter, Duration::MAX, || {
+                let state = self.state.lock();
+                (state.pump_work == 0 || state.closed.is_some()).then_some(())
+            });
+        }
+    }
+
+    /// A stream that threads waited for is from now on read by the pump, if `begin` says that this is new.
+    pub fn watch(self: &Arc<Self>, id: u64, begin: impl FnOnce() -> bool) {
+        {
+            let mut state = self.state.lock();
+            // Under the lock, so that the entry counts the same when it goes.
+            let is_new = begin();
+            if is_new && state.pending.contains_key(&id) {
+                state.pump_work += 1;
+            }
+        }
+        self.wake_pump();
+    }
+}
+
+/// Streams are read by who waits for their items, unless they are watched.
+fn is_for_pump(pending: &Pending) -> bool {
+    match pending {
+        Pending::Waiter(_) => false,
+        Pending::Callback(_) | Pending::Forgotten => true,
+        Pending::Stream(stream) => stream.is_watched(),
+    }
+}
+
+fn resolve(pending: Pending, result: CallResult) {
+    match pending {
+        Pending::Waiter(waiter) => waiter.resolve(result),
+        Pending::Callback(callback) => callback(result),
+        Pending::Stream(stream) => stream.end(result),
+        Pending::Forgotten => {}
+    }
+}
+
+thread_local! {
+    /// Each thread waits for one answer at a time.
+    static WAITER: std::cell::RefCell<Option<Arc<Waiter>>> = const { std::cell::RefCell::new(None) };
+}
+
+/// A waiter of this thread.
+pub(crate) fn borrow_waiter() -> Arc<Waiter> {
+    WAITER.with_borrow_mut(Option::take).unwrap_or_default()
+}
+
+/// Gives it back, if nobody else can resolve it any more.
+pub(crate) fn return_waiter(mut waiter: Arc<Waiter>) {
+    if Arc::get_mut(&mut waiter).is_some() {
+        waiter.reset();
+        WAITER.with_borrow_mut(|place| *place = Some(waiter));
+    }
+}
