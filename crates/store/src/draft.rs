@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::arena::{Arena, ArenaFull};
 use crate::error::Fault;
 use crate::ids::KeyspaceId;
+use crate::overlay::{Overlaid, Overlay};
 use crate::page::{Body, ChildRef, Edit, PAGE_BYTES, PageId, RECORD_INLINE_BYTES_MAX, RunRef, Stamp, View, run_pages};
 use crate::tree::{self, Displaced, TreeRoot};
 use crate::versions::{Dead, Frozen, Pages, Trees};
@@ -20,6 +21,12 @@ const STOCK_PAGES: usize = 16;
 pub(crate) struct Draft {
     base: Arc<Frozen>,
     trees: Vec<(KeyspaceId, TreeRoot)>,
+    /// What holds before the trees do.
+    overlay: Option<Arc<Overlay>>,
+    /// Whether writes may go to the overlay: until it was full once.
+    overlays: bool,
+    /// Whether anything was written since the base.
+    written: bool,
     work: Workspace,
 }
 
@@ -63,7 +70,8 @@ impl From<ArenaFull> for EditError {
 }
 
 impl Draft {
-    pub(crate) fn new(base: Arc<Frozen>) -> Draft {
+    /// A draft on `base`; `overlays` lets it keep its first few writes beside the trees.
+    pub(crate) fn new(base: Arc<Frozen>, overlays: bool) -> Draft {
         let work = Workspace {
             pages: Arc::clone(base.pages()),
             stamp: Stamp::default(),
@@ -75,7 +83,8 @@ impl Draft {
             pin: Stamp::default(),
             displaced_bytes: 0,
         };
-        Draft { trees: base.trees().to_vec(), base, work }
+        let overlay = base.overlay().cloned();
+        Draft { trees: base.trees().to_vec(), base, overlay, overlays, written: false, work }
     }
 
     pub(crate) fn arena(&self) -> &Arena {
@@ -85,6 +94,15 @@ impl Draft {
     /// Trees by keyspace.
     pub(crate) fn trees(&self) -> &[(KeyspaceId, TreeRoot)] {
         &self.trees
+    }
+
+    pub(crate) fn overlay(&self) -> Option<&Overlay> {
+        self.overlay.as_deref()
+    }
+
+    /// Whether writes may go to the overlay.
+    pub(crate) fn overlays(&self) -> bool {
+        self.overlays
     }
 
     /// From now on, bytes left to versions of that stamp and before are counted.
@@ -99,6 +117,89 @@ impl Draft {
 
     /// Sets or, with `None`, removes the value of `key`. The bytes of a small value that was there are appended to `old`.
     pub(crate) fn write(
+        &mut self,
+        keyspace: KeyspaceId,
+        key: &[u8],
+        value: Option<&[u8]>,
+        old: &mut Vec<u8>,
+    ) -> Result<Displaced, EditError> {
+        if self.overlays
+            && let Some(displaced) = self.write_over(keyspace, key, value, old)?
+        {
+            return Ok(displaced);
+        }
+        if self.overlay.is_some() {
+            self.fold()?;
+        }
+        self.overlays = false;
+        self.written = true;
+        self.write_tree(keyspace, key, value, old)
+    }
+
+    /// Writes to the overlay; `None` if there is no room.
+    fn write_over(
+        &mut self,
+        keyspace: KeyspaceId,
+        key: &[u8],
+        value: Option<&[u8]>,
+        old: &mut Vec<u8>,
+    ) -> Result<Option<Displaced>, EditError> {
+        let overlaid = self.overlay.as_ref().and_then(|overlay| overlay.get(keyspace, key));
+        let in_tree = match overlaid {
+            Some(_) => None,
+            None => self.tree_get(keyspace, key)?,
+        };
+        let before = overlaid.map_or(in_tree, Overlaid::value);
+        if before == value {
+            return Ok(Some(if value.is_some() { Displaced::Same } else { Displaced::Nothing }));
+        }
+        let displaced = match before {
+            None => Displaced::Nothing,
+            Some(bytes) if bytes.len() <= RECORD_INLINE_BYTES_MAX => {
+                old.extend_from_slice(bytes);
+                Displaced::Inline
+            }
+            Some(bytes) => Displaced::Large(Arc::from(bytes)),
+        };
+        let (in_tree, start) = (
+            in_tree.is_some(),
+            old.len() - before.filter(|_| matches!(displaced, Displaced::Inline)).map_or(0, <[u8]>::len),
+        );
+        let overlay = Arc::make_mut(self.overlay.get_or_insert_default());
+        if !overlay.set(keyspace, key, value, in_tree) {
+            old.truncate(start);
+            return Ok(None);
+        }
+        self.written = true;
+        Ok(Some(displaced))
+    }
+
+    fn tree_get(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<&[u8]>, Fault> {
+        match self.trees.binary_search_by_key(&keyspace, |(id, _)| *id) {
+            Ok(index) => self.trees[index].1.get(self.arena(), key),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Writes the overlay to the trees. If that fails halfway, the rest stays overlaid, and the state is the same.
+    pub(crate) fn fold(&mut self) -> Result<(), EditError> {
+        let Some(mut overlay) = self.overlay.take() else { return Ok(()) };
+        self.written = true;
+        let mut result = Ok(());
+        let mut replaced = Vec::new();
+        while let Some((keyspace, key, value)) = overlay.last() {
+            replaced.clear();
+            if let Err(error) = self.write_tree(keyspace, key, value.value(), &mut replaced) {
+                result = Err(error);
+                break;
+            }
+            Arc::make_mut(&mut overlay).pop();
+        }
+        self.overlay = Some(overlay).filter(|overlay| !overlay.is_empty());
+        result
+    }
+
+    fn write_tree(
         &mut self,
         keyspace: KeyspaceId,
         key: &[u8],
@@ -140,9 +241,12 @@ impl Draft {
     pub(crate) fn freeze(&mut self) -> Arc<Frozen> {
         let work = &mut self.work;
         work.pages.arena.settle(std::mem::take(&mut work.made), &mut work.stock);
-        if work.stamp != Stamp::default() {
+        if std::mem::take(&mut self.written) {
             let (stamp, dead) = (std::mem::take(&mut work.stamp), std::mem::take(&mut work.dead));
-            self.base = work.pages.freeze(&self.base, stamp, Trees::from(&*self.trees), dead);
+            let edited = stamp != Stamp::default();
+            let stamp = if edited { stamp } else { work.pages.next_stamp() };
+            let trees = if edited { Trees::from(&*self.trees) } else { Arc::clone(self.base.trees()) };
+            self.base = work.pages.freeze(&self.base, stamp, trees, self.overlay.clone(), dead);
         }
         Arc::clone(&self.base)
     }

@@ -1,6 +1,7 @@
 //! A fork while the store is open.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
@@ -20,6 +21,8 @@ pub(crate) struct Fork {
     pub(crate) history: Arc<History>,
     /// The head that snapshots and new forks see.
     pub(crate) published: Mutex<Published>,
+    /// Whether its writer may keep writes beside the trees: until there were too many. Only the writer asks.
+    pub(crate) overlays: AtomicBool,
     pub(crate) writer: Mutex<WriterSlot>,
     /// Whether the fork was dropped. Held while a commit or the drop is appended to the log, so that no
     /// commit follows the drop there.
@@ -50,6 +53,7 @@ impl Fork {
             created_at_micros,
             expires_at_micros,
             history,
+            overlays: AtomicBool::new(parent.is_some_and(|parent| parent.lsn == head.lsn)),
             published: Mutex::new(head),
             writer: Mutex::new(WriterSlot::Free(None)),
             dropped: Mutex::new(false),

@@ -25,6 +25,7 @@ mod history;
 mod ids;
 mod log;
 mod options;
+mod overlay;
 mod page;
 mod read;
 mod recovery;

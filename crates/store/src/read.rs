@@ -1,5 +1,6 @@
 //! Reading a version.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::{Bound, Deref};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use crate::draft::Draft;
 use crate::error::{Fault, WriteError};
 use crate::ids::{DurableTicket, KeyspaceId, Lsn, Version};
 use crate::log::{BadRecord, OperationRef, operations};
+use crate::overlay::{Overlaid, Overlay, OverlayCursor};
 use crate::tree::{TreeCursor, TreeRoot};
 use crate::versions::{Frozen, Pages};
 
@@ -76,7 +78,14 @@ impl fmt::Debug for ValueRef<'_> {
 }
 
 /// Goes through the records of a range; see [`Read::range`].
-pub struct Cursor<'a>(Option<TreeCursor<'a>>);
+pub struct Cursor<'a> {
+    tree: Option<TreeCursor<'a>>,
+    /// Of the records that are overlaid, and the record of the tree that is next besides.
+    overlaid: Option<(OverlayCursor<'a>, Option<Record<'a>>)>,
+    reverse: bool,
+}
+
+type Record<'a> = (&'a [u8], &'a [u8]);
 
 impl<'a> Cursor<'a> {
     /// The next key and value; `None` at the end of the range, also when asked again.
@@ -87,35 +96,70 @@ impl<'a> Cursor<'a> {
     /// [`Fault`] if the state cannot be reached.
     #[allow(clippy::should_implement_trait, clippy::type_complexity)]
     pub fn next(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, Fault> {
-        match &mut self.0 {
+        if self.overlaid.is_some() { self.next_merged() } else { self.next_in_tree() }
+    }
+
+    fn next_in_tree(&mut self) -> Result<Option<Record<'a>>, Fault> {
+        match &mut self.tree {
             Some(cursor) => cursor.next(),
             None => Ok(None),
         }
     }
+
+    fn next_merged(&mut self) -> Result<Option<Record<'a>>, Fault> {
+        loop {
+            let pending = self.overlaid.as_ref().and_then(|(_, pending)| *pending);
+            let record = match pending {
+                Some(record) => Some(record),
+                None => self.next_in_tree()?,
+            };
+            let reverse = self.reverse;
+            let (overlay, pending) = self.overlaid.as_mut().expect("only called with one");
+            *pending = record;
+            let Some((key, overlaid)) = overlay.peek() else { return Ok(pending.take()) };
+            let order =
+                record.map_or(Ordering::Less, |(in_tree, _)| if reverse { in_tree.cmp(key) } else { key.cmp(in_tree) });
+            if order == Ordering::Greater {
+                return Ok(pending.take());
+            }
+            overlay.advance();
+            if order == Ordering::Equal {
+                *pending = None;
+            }
+            if let Overlaid::Record(value) = overlaid {
+                return Ok(Some((key, value)));
+            }
+        }
+    }
 }
 
-/// Trees that can be read: those of a version, or of a draft.
+/// A state that can be read: of a version, or of a draft.
 #[derive(Clone, Copy)]
-pub(crate) struct TreesRef<'a> {
-    arena: &'a Arena,
-    trees: &'a [(KeyspaceId, TreeRoot)],
+pub(crate) struct StateRef<'a> {
+    pub(crate) arena: &'a Arena,
+    pub(crate) trees: &'a [(KeyspaceId, TreeRoot)],
+    pub(crate) overlay: Option<&'a Overlay>,
 }
 
-impl<'a> TreesRef<'a> {
-    pub(crate) fn of_draft(draft: &'a Draft) -> TreesRef<'a> {
-        TreesRef { arena: draft.arena(), trees: draft.trees() }
+impl<'a> StateRef<'a> {
+    pub(crate) fn of_draft(draft: &'a Draft) -> StateRef<'a> {
+        StateRef { arena: draft.arena(), trees: draft.trees(), overlay: draft.overlay() }
     }
 
-    pub(crate) fn of_version(version: &'a Frozen) -> TreesRef<'a> {
-        TreesRef { arena: &version.pages().arena, trees: version.trees() }
+    pub(crate) fn of_version(version: &'a Frozen) -> StateRef<'a> {
+        let overlay = version.overlay().map(|overlay| &**overlay);
+        StateRef { arena: &version.pages().arena, trees: version.trees(), overlay }
     }
 
-    fn tree(self, keyspace: KeyspaceId) -> Option<TreeRoot> {
+    pub(crate) fn tree(self, keyspace: KeyspaceId) -> Option<TreeRoot> {
         let index = self.trees.binary_search_by_key(&keyspace, |(id, _)| *id).ok()?;
         Some(self.trees[index].1)
     }
 
     pub(crate) fn get(self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<ValueRef<'a>>, Fault> {
+        if let Some(overlaid) = self.overlay.and_then(|overlay| overlay.get(keyspace, key)) {
+            return Ok(overlaid.value().map(ValueRef));
+        }
         match self.tree(keyspace) {
             Some(tree) => Ok(tree.get(self.arena, key)?.map(ValueRef)),
             None => Ok(None),
@@ -130,11 +174,26 @@ impl<'a> TreesRef<'a> {
         direction: Direction,
     ) -> Cursor<'a> {
         let reverse = direction == Direction::Reverse;
-        Cursor(self.tree(keyspace).map(|tree| TreeCursor::new(self.arena, tree, start, end, reverse)))
+        if exclude_each_other(start, end) {
+            return Cursor { tree: None, overlaid: None, reverse };
+        }
+        let tree = self.tree(keyspace).map(|tree| TreeCursor::new(self.arena, tree, start, end, reverse));
+        let overlaid = self.overlay.map(|overlay| (overlay.cursor(keyspace, start, end, reverse), None));
+        Cursor { tree, overlaid, reverse }
     }
 
     pub(crate) fn len(self, keyspace: KeyspaceId) -> u64 {
-        self.tree(keyspace).map_or(0, |tree| tree.length)
+        let length = self.tree(keyspace).map_or(0, |tree| tree.length);
+        let added = self.overlay.map_or(0, |overlay| overlay.added(keyspace));
+        length.checked_add_signed(added).expect("an overlay takes away only what the tree has")
+    }
+}
+
+fn exclude_each_other(start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
+    match (start, end) {
+        (Bound::Included(start), Bound::Included(end)) => start > end,
+        (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => start >= end,
+        _ => false,
     }
 }
 
@@ -215,7 +274,7 @@ impl fmt::Debug for Snapshot {
 
 impl Read for Snapshot {
     fn get(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<ValueRef<'_>>, Fault> {
-        TreesRef::of_version(&self.published.state).get(keyspace, key)
+        StateRef::of_version(&self.published.state).get(keyspace, key)
     }
 
     fn range<'a>(
@@ -225,10 +284,10 @@ impl Read for Snapshot {
         end: Bound<&[u8]>,
         direction: Direction,
     ) -> Cursor<'a> {
-        TreesRef::of_version(&self.published.state).range(keyspace, start, end, direction)
+        StateRef::of_version(&self.published.state).range(keyspace, start, end, direction)
     }
 
     fn len(&self, keyspace: KeyspaceId) -> u64 {
-        TreesRef::of_version(&self.published.state).len(keyspace)
+        StateRef::of_version(&self.published.state).len(keyspace)
     }
 }

@@ -261,7 +261,7 @@ impl<'a> Replay<'a> {
             return Err("a commit does not follow the one before it on its fork");
         }
         let draft = fork.draft.get_or_insert_with(|| {
-            let mut draft = Draft::new(Arc::clone(&fork.head.state));
+            let mut draft = Draft::new(Arc::clone(&fork.head.state), false);
             draft.set_pin(fork.last_pin.stamp);
             Box::new(draft)
         });

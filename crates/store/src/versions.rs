@@ -28,7 +28,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::arena::Arena;
+use crate::draft::{Draft, EditError};
 use crate::ids::KeyspaceId;
+use crate::overlay::Overlay;
 use crate::page::{PAGE_BYTES, PageId, Stamp};
 use crate::tree::{TreeRoot, meter, walk};
 
@@ -63,6 +65,8 @@ pub(crate) struct Frozen {
     node: NodeId,
     stamp: Stamp,
     trees: Trees,
+    /// What holds before the trees do.
+    overlay: Option<Arc<Overlay>>,
 }
 
 type NodeId = u32;
@@ -124,18 +128,32 @@ impl Pages {
 
     /// The empty state, without a predecessor.
     pub(crate) fn empty(self: &Arc<Pages>) -> Arc<Frozen> {
-        self.add(NO_NODE, Stamp::default(), Arc::default(), Vec::new())
+        self.add(NO_NODE, Stamp::default(), Arc::default(), None, Vec::new())
     }
 
     /// The state that was made from `base`; `dead` is what it no longer reaches.
-    pub(crate) fn freeze(self: &Arc<Pages>, base: &Frozen, stamp: Stamp, trees: Trees, dead: Vec<Dead>) -> Arc<Frozen> {
+    pub(crate) fn freeze(
+        self: &Arc<Pages>,
+        base: &Frozen,
+        stamp: Stamp,
+        trees: Trees,
+        overlay: Option<Arc<Overlay>>,
+        dead: Vec<Dead>,
+    ) -> Arc<Frozen> {
         assert!(stamp > base.stamp, "a version is younger than its base");
-        self.add(base.node, stamp, trees, dead)
+        self.add(base.node, stamp, trees, overlay, dead)
     }
 
-    fn add(self: &Arc<Pages>, previous: NodeId, stamp: Stamp, trees: Trees, dead: Vec<Dead>) -> Arc<Frozen> {
+    fn add(
+        self: &Arc<Pages>,
+        previous: NodeId,
+        stamp: Stamp,
+        trees: Trees,
+        overlay: Option<Arc<Overlay>>,
+        dead: Vec<Dead>,
+    ) -> Arc<Frozen> {
         let node = self.forest.lock().insert(previous, stamp, Arc::clone(&trees), dead);
-        Arc::new(Frozen { pages: Arc::clone(self), node, stamp, trees })
+        Arc::new(Frozen { pages: Arc::clone(self), node, stamp, trees, overlay })
     }
 
     fn release(&self, node: NodeId) {
@@ -182,6 +200,21 @@ impl Frozen {
 
     pub(crate) fn trees(&self) -> &Trees {
         &self.trees
+    }
+
+    pub(crate) fn overlay(&self) -> Option<&Arc<Overlay>> {
+        self.overlay.as_ref()
+    }
+
+    /// The same state with everything in the trees.
+    #[allow(dead_code)] // For images, which have pages only.
+    pub(crate) fn folded(self: &Arc<Frozen>) -> Result<Arc<Frozen>, EditError> {
+        if self.overlay.is_none() {
+            return Ok(Arc::clone(self));
+        }
+        let mut draft = Draft::new(Arc::clone(self), false);
+        draft.fold()?;
+        Ok(draft.freeze())
     }
 }
 

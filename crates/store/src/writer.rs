@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -23,7 +24,7 @@ use crate::history::LastPin;
 use crate::ids::{CheckpointId, DurableTicket, ForkId, KeyspaceId, Lsn, Version};
 use crate::log::{RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES, RecordRef, put_operation};
 use crate::page::{RECORD_INLINE_BYTES_MAX, RUN_REF_BYTES};
-use crate::read::{Cursor, Direction, Published, Read, TreesRef, ValueRef};
+use crate::read::{Cursor, Direction, Published, Read, StateRef, ValueRef};
 use crate::store::Shared;
 use crate::undo::{UndoLog, UndoMark};
 
@@ -100,7 +101,7 @@ impl Writer {
         let WriterSlot::Free(checkpoints) = slot else { return Err(StoreError::WriterBusy(fork.id)) };
         let head = fork.published.lock().clone();
         let last_pin = fork.history.last();
-        let mut draft = Draft::new(Arc::clone(&head.state));
+        let mut draft = Draft::new(Arc::clone(&head.state), fork.overlays.load(Ordering::Relaxed));
         draft.set_pin(last_pin.stamp);
         Ok(Writer {
             store,
@@ -289,6 +290,9 @@ impl Writer {
         if self.published != self.head.lsn {
             self.published = self.head.lsn;
             let replaced = std::mem::replace(&mut self.head.state, self.draft.freeze());
+            if !self.draft.overlays() {
+                self.fork.overlays.store(false, Ordering::Relaxed);
+            }
             let previous = std::mem::replace(&mut *self.fork.published.lock(), self.head.clone());
             // Freeing what only the previous version held happens here, outside of the lock.
             drop((previous, replaced));
@@ -360,7 +364,7 @@ impl Writer {
         }
         let mut changes = Vec::new();
         for ((keyspace, key), value) in oldest {
-            let old = TreesRef::of_draft(&self.draft).get(keyspace, key)?;
+            let old = StateRef::of_draft(&self.draft).get(keyspace, key)?;
             if old.map(ValueRef::as_slice) != value {
                 let old = old.as_deref().map(Bytes::copy_from_slice);
                 self.write(keyspace, key, value)?;
@@ -395,7 +399,7 @@ impl Drop for Writer {
 
 impl Read for Writer {
     fn get(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<ValueRef<'_>>, Fault> {
-        TreesRef::of_draft(&self.draft).get(keyspace, key)
+        StateRef::of_draft(&self.draft).get(keyspace, key)
     }
 
     fn range<'a>(
@@ -405,11 +409,11 @@ impl Read for Writer {
         end: Bound<&[u8]>,
         direction: Direction,
     ) -> Cursor<'a> {
-        TreesRef::of_draft(&self.draft).range(keyspace, start, end, direction)
+        StateRef::of_draft(&self.draft).range(keyspace, start, end, direction)
     }
 
     fn len(&self, keyspace: KeyspaceId) -> u64 {
-        TreesRef::of_draft(&self.draft).len(keyspace)
+        StateRef::of_draft(&self.draft).len(keyspace)
     }
 }
 

@@ -193,7 +193,7 @@ impl Shared {
         let Some(place) = self.queue.places.at_or_before(first) else { return Ok(()) };
         let mut reader = RangeReader::open(Arc::clone(&self.env), &self.log_directory, place)?;
         let mut scratch = Vec::new();
-        let mut draft = Draft::new(Arc::clone(&state.state));
+        let mut draft = Draft::new(Arc::clone(&state.state), false);
         let mut refused: Option<WriteError> = None;
         let result = reader.visit(head.ticket.get(), &mut |sequence, record| {
             let RecordRef::Commit { version, timestamp_micros, operations, .. } = record else {

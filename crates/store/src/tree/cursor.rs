@@ -29,7 +29,7 @@ pub(crate) struct TreeCursor<'a> {
 }
 
 impl<'a> TreeCursor<'a> {
-    /// A cursor over the keys between the bounds. Bounds that exclude each other give an empty one.
+    /// A cursor over the keys between the bounds, which do not exclude each other.
     pub(crate) fn new(
         arena: &'a Arena,
         tree: TreeRoot,
@@ -41,7 +41,7 @@ impl<'a> TreeCursor<'a> {
         let far = far.map(<[u8]>::to_vec);
         let mut cursor =
             TreeCursor { arena, path: Vec::new(), leaf: None, start: 0, end: 0, far, reverse, last: true, fault: None };
-        if !tree.is_empty() && !exclude_each_other(start, end) {
+        if !tree.is_empty() {
             cursor.last = false;
             if let Err(fault) = cursor.seek(tree, near) {
                 cursor.fault = Some(fault);
@@ -145,12 +145,4 @@ impl<'a> TreeCursor<'a> {
 
 fn after(found: Result<usize, usize>) -> usize {
     found.map_or_else(|index| index, |index| index + 1)
-}
-
-fn exclude_each_other(start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
-    match (start, end) {
-        (Bound::Included(start), Bound::Included(end)) => start > end,
-        (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => start >= end,
-        _ => false,
-    }
 }

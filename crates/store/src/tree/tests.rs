@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Displaced, TreeCursor, TreeRoot, walk};
+use super::{Displaced, TreeRoot, walk};
 use crate::arena::Arena;
 use crate::draft::{Draft, EditError};
 use crate::ids::KeyspaceId;
 use crate::page::PAGE_BYTES;
+use crate::read::{Direction, StateRef};
 use crate::versions::{Frozen, Pages};
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -24,7 +25,11 @@ enum Step {
     /// Lets go of a kept version.
     Release(usize),
     /// Begins a draft on a kept version beside the present one, which is kept or dropped.
-    Fork(usize, bool),
+    Fork {
+        base: usize,
+        keep: bool,
+        overlays: bool,
+    },
     /// Goes on with another draft.
     Switch(usize),
 }
@@ -51,7 +56,8 @@ fn step() -> impl Strategy<Value = Step> {
         24 => key().prop_map(Step::Delete),
         3 => any::<bool>().prop_map(Step::Freeze),
         2 => any::<usize>().prop_map(Step::Release),
-        1 => (any::<usize>(), any::<bool>()).prop_map(|(index, keep)| Step::Fork(index, keep)),
+        2 => (any::<usize>(), any::<bool>(), any::<bool>())
+            .prop_map(|(base, keep, overlays)| Step::Fork { base, keep, overlays }),
         1 => any::<usize>().prop_map(Step::Switch),
     ]
 }
@@ -75,7 +81,7 @@ struct World {
 impl World {
     fn new(arena: Arena) -> World {
         let pages = Pages::new(arena);
-        let drafts = vec![(Draft::new(pages.empty()), Model::new())];
+        let drafts = vec![(Draft::new(pages.empty(), false), Model::new())];
         World { pages, drafts, kept: Vec::new() }
     }
 
@@ -95,10 +101,10 @@ impl World {
                     self.kept.swap_remove(index % self.kept.len());
                 }
             }
-            Step::Fork(index, keep) => {
+            Step::Fork { base, keep, overlays } => {
                 if !self.kept.is_empty() {
-                    let (version, model) = &self.kept[index % self.kept.len()];
-                    let forked = (Draft::new(Arc::clone(version)), model.clone());
+                    let (version, model) = &self.kept[base % self.kept.len()];
+                    let forked = (Draft::new(Arc::clone(version), *overlays), model.clone());
                     if !keep {
                         self.drafts.pop();
                     }
@@ -118,10 +124,13 @@ impl World {
             panic!("{detail}");
         }
         for (draft, model) in &self.drafts {
-            assert_equal(draft.arena(), root_of(draft.trees()), model);
+            assert_equal(StateRef::of_draft(draft), model);
         }
         for (version, model) in &self.kept {
-            assert_equal(&self.pages.arena, root_of(version.trees()), model);
+            assert_equal(StateRef::of_version(version), model);
+            let folded = version.folded().expect("room");
+            assert!(folded.overlay().is_none());
+            assert_equal(StateRef::of_version(&folded), model);
         }
     }
 
@@ -159,14 +168,9 @@ fn delete(draft: &mut Draft, model: &mut Model, key: &[u8]) {
     assert_eq!(displaced_value(&displaced, old), model.remove(key));
 }
 
-fn collect(
-    arena: &Arena,
-    tree: TreeRoot,
-    start: Bound<&[u8]>,
-    end: Bound<&[u8]>,
-    reverse: bool,
-) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut cursor = TreeCursor::new(arena, tree, start, end, reverse);
+fn collect(state: StateRef<'_>, start: Bound<&[u8]>, end: Bound<&[u8]>, reverse: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let direction = if reverse { Direction::Reverse } else { Direction::Forward };
+    let mut cursor = state.range(KEYSPACE, start, end, direction);
     let mut records = Vec::new();
     while let Some((key, value)) = cursor.next().expect("in memory") {
         records.push((key.to_vec(), value.to_vec()));
@@ -175,13 +179,12 @@ fn collect(
     records
 }
 
-fn assert_equal(arena: &Arena, tree: TreeRoot, model: &Model) {
-    walk::check(arena, tree).expect("a sound tree");
-    assert_eq!(tree.length, model.len() as u64);
+fn assert_equal(state: StateRef<'_>, model: &Model) {
+    assert_eq!(state.len(KEYSPACE), model.len() as u64);
     let expected: Vec<_> = model.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    assert!(collect(arena, tree, Bound::Unbounded, Bound::Unbounded, false) == expected);
+    assert!(collect(state, Bound::Unbounded, Bound::Unbounded, false) == expected);
     for (key, value) in model {
-        assert_eq!(tree.get(arena, key).expect("in memory"), Some(value.as_slice()));
+        assert_eq!(state.get(KEYSPACE, key).expect("in memory").as_deref(), Some(value.as_slice()));
     }
 }
 
@@ -234,7 +237,7 @@ proptest! {
         edits in prop::collection::vec((key(), prop::option::weighted(0.8, value())), 0..300),
         ranges in prop::collection::vec((0_u8..3, key(), 0_u8..3, key()), 30),
     ) {
-        let mut draft = Draft::new(Pages::new(Arena::heap(8192)).empty());
+        let mut draft = Draft::new(Pages::new(Arena::heap(8192)).empty(), false);
         let mut model = Model::new();
         for (key, value) in &edits {
             match value {
@@ -242,7 +245,7 @@ proptest! {
                 None => delete(&mut draft, &mut model, key),
             }
         }
-        let tree = root_of(draft.trees());
+        let state = StateRef::of_draft(&draft);
         for (start_kind, start, end_kind, end) in &ranges {
             let (start, end) = (bound(*start_kind, start), bound(*end_kind, end));
             let mut expected: Vec<_> = model
@@ -250,9 +253,9 @@ proptest! {
                 .filter(|(key, _)| in_bounds(key, start, end))
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect();
-            prop_assert!(collect(draft.arena(), tree, start, end, false) == expected);
+            prop_assert!(collect(state, start, end, false) == expected);
             expected.reverse();
-            prop_assert!(collect(draft.arena(), tree, start, end, true) == expected);
+            prop_assert!(collect(state, start, end, true) == expected);
         }
     }
 }
@@ -266,7 +269,7 @@ fn fills_and_empties_in_every_order() {
     for inserted in [&keys, &scattered, &backwards] {
         for deleted in [&keys, &scattered, &backwards] {
             let pages = Pages::new(Arena::heap(4096));
-            let mut draft = Draft::new(pages.empty());
+            let mut draft = Draft::new(pages.empty(), false);
             let mut old = Vec::new();
             for key in inserted {
                 draft.write(KEYSPACE, key, Some(&[1; 40]), &mut old).expect("room");
@@ -295,7 +298,7 @@ fn fills_and_empties_in_every_order() {
 #[test]
 fn growing_keys_fill_their_leaves() {
     let pages = Pages::new(Arena::heap(4096));
-    let mut draft = Draft::new(pages.empty());
+    let mut draft = Draft::new(pages.empty(), false);
     let mut old = Vec::new();
     for number in 0_u32..50_000 {
         draft.write(KEYSPACE, &number.to_be_bytes(), Some(&[0; 28]), &mut old).expect("room");
