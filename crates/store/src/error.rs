@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::diff::Conflict;
 use crate::draft::EditError;
 use crate::ids::{CheckpointId, ForkId, Lsn};
 use crate::page::{PageId, Stamp};
@@ -358,6 +359,31 @@ impl WriteError {
             WriteError::NoRoom => "TN0238",
             WriteError::Fault(fault) => fault.code(),
             WriteError::Store(error) => error.code(),
+        }
+    }
+}
+
+/// Why a merge was not applied; nothing of it was.
+#[derive(Clone, Debug, Error)]
+pub enum MergeError {
+    /// Both sides changed the same keys to different values, and nobody decided what holds.
+    #[error("both sides changed {} keys to different values", .0.len())]
+    Conflicts(Vec<Conflict>),
+    /// A state cannot be read.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// A change was refused.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl MergeError {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            MergeError::Conflicts(_) => "TN0239",
+            MergeError::Fault(fault) => fault.code(),
+            MergeError::Write(error) => error.code(),
         }
     }
 }

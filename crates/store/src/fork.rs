@@ -7,14 +7,53 @@ use parking_lot::Mutex;
 
 use crate::checkpoint::Checkpoints;
 use crate::history::History;
-use crate::ids::{ForkId, Version};
+use crate::ids::{ForkId, Lsn, Version};
 use crate::options::Durability;
 use crate::read::Published;
+
+/// The forks that a fork was made from, kept as long as any that was made from them.
+pub(crate) struct Lineage {
+    fork: ForkId,
+    /// What the fork was made from, and at which commit of it.
+    origin: Option<(Arc<Lineage>, Lsn)>,
+}
+
+impl Lineage {
+    pub(crate) fn new(fork: ForkId, origin: Option<(Arc<Lineage>, Lsn)>) -> Arc<Lineage> {
+        Arc::new(Lineage { fork, origin })
+    }
+
+    /// The fork at `lsn`, and where its history runs through each of its ancestors, the nearest first.
+    pub(crate) fn line(&self, lsn: Lsn) -> Vec<Version> {
+        let mut line = Vec::new();
+        let (mut at, mut lsn) = (self, lsn);
+        loop {
+            // A version before the fork's beginning is its ancestor's.
+            if at.origin.as_ref().is_none_or(|(_, origin)| lsn > *origin) {
+                line.push(Version { fork: at.fork, lsn });
+            }
+            let Some((origin, origin_lsn)) = &at.origin else { return line };
+            lsn = lsn.min(*origin_lsn);
+            at = origin;
+        }
+    }
+}
+
+impl Drop for Lineage {
+    /// Frees a long line of ancestors without recursion.
+    fn drop(&mut self) {
+        let mut origin = self.origin.take();
+        while let Some((lineage, _)) = origin {
+            origin = Arc::into_inner(lineage).and_then(|mut lineage| lineage.origin.take());
+        }
+    }
+}
 
 /// What the store, the writer and readers of a fork share.
 pub(crate) struct Fork {
     pub(crate) id: ForkId,
     pub(crate) parent: Option<Version>,
+    pub(crate) lineage: Arc<Lineage>,
     pub(crate) durability: Durability,
     pub(crate) created_at_micros: i64,
     pub(crate) expires_at_micros: Option<i64>,
@@ -37,9 +76,11 @@ pub(crate) enum WriterSlot {
 }
 
 impl Fork {
+    #[allow(clippy::too_many_arguments)] // Each is a field; a struct for them would be this one again.
     pub(crate) fn new(
         id: ForkId,
         parent: Option<Version>,
+        lineage: Arc<Lineage>,
         durability: Durability,
         created_at_micros: i64,
         expires_at_micros: Option<i64>,
@@ -49,6 +90,7 @@ impl Fork {
         Fork {
             id,
             parent,
+            lineage,
             durability,
             created_at_micros,
             expires_at_micros,

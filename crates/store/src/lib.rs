@@ -18,6 +18,7 @@
 #[allow(dead_code)] // States and the pager are for images, which are not part of a store yet.
 mod arena;
 mod checkpoint;
+mod diff;
 mod draft;
 mod error;
 mod fork;
@@ -35,7 +36,8 @@ mod undo;
 mod versions;
 mod writer;
 
-pub use error::{Fault, ForkError, HistoryError, LogError, OpenError, Poison, StoreError, WriteError};
+pub use diff::{CONFLICTS_MAX, Conflict, Diff, Difference, MergePolicy, Resolution, merge_changes};
+pub use error::{Fault, ForkError, HistoryError, LogError, MergeError, OpenError, Poison, StoreError, WriteError};
 pub use history::VersionAt;
 pub use ids::{CheckpointId, DurableTicket, ForkId, KeyspaceId, Lsn, Version};
 pub use log::{LogFile, LogReader, LogRecord, LogRecordKind, Operation};

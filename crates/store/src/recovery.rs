@@ -13,6 +13,7 @@ use tine_base::Env;
 
 use crate::draft::Draft;
 use crate::error::{LogError, OpenError, WriteError};
+use crate::fork::Lineage;
 use crate::history::{History, LastPin, Retention};
 use crate::ids::{DurableTicket, ForkId, KeyspaceId, Version};
 use crate::log::{BadRecord, FRAME_HEADER_BYTES, Frame, LogPlaces, RecordRef, Scanner, Tail, corrupt, take_record};
@@ -38,6 +39,7 @@ pub(crate) struct Recovered {
 pub(crate) struct RecoveredFork {
     pub(crate) name: String,
     pub(crate) parent: Option<Version>,
+    pub(crate) lineage: Arc<Lineage>,
     pub(crate) created_at_micros: i64,
     pub(crate) expires_at_micros: Option<i64>,
     pub(crate) head: Published,
@@ -51,6 +53,7 @@ impl RecoveredFork {
     pub(crate) fn new(
         name: &str,
         parent: Option<Version>,
+        lineage: Arc<Lineage>,
         created_at_micros: i64,
         expires_at_micros: Option<i64>,
         head: Published,
@@ -60,6 +63,7 @@ impl RecoveredFork {
         RecoveredFork {
             name: name.to_owned(),
             parent,
+            lineage,
             created_at_micros,
             expires_at_micros,
             head,
@@ -173,6 +177,8 @@ struct Replay<'a> {
     forks: BTreeMap<ForkId, RecoveredFork>,
     /// Versions that forks further on start from.
     origins: HashMap<Version, Origin>,
+    /// Of every fork there was: one may start from one that is gone.
+    lineages: HashMap<ForkId, Arc<Lineage>>,
     next_fork: ForkId,
     next_keyspace: u64,
     report: RecoveryReport,
@@ -196,6 +202,7 @@ impl<'a> Replay<'a> {
             pages,
             forks: BTreeMap::new(),
             origins: HashMap::new(),
+            lineages: HashMap::new(),
             next_fork: ForkId::MAIN,
             next_keyspace: u64::from(KeyspaceId::FIRST_ALLOCATED.get()),
             report: RecoveryReport::default(),
@@ -218,8 +225,10 @@ impl<'a> Replay<'a> {
             }
             RecordRef::ForkCreated { fork, name, created_at_micros, parent, expires_at_micros } => {
                 let head = self.base(ticket, parent)?;
+                let lineage = self.lineage(fork, parent)?;
                 let retention = self.retention;
-                let created = RecoveredFork::new(name, parent, created_at_micros, expires_at_micros, head, retention);
+                let created =
+                    RecoveredFork::new(name, parent, lineage, created_at_micros, expires_at_micros, head, retention);
                 self.create(fork, created)?;
             }
             RecordRef::ForkDropped { fork } => {
@@ -292,6 +301,19 @@ impl<'a> Replay<'a> {
         let Some(parent) = parent else { return Ok(Published::empty(self.pages, ticket)) };
         let base = self.take_origin(parent).ok_or("a fork starts from a version that does not exist")?;
         Ok(Published { ticket, ..base })
+    }
+
+    fn lineage(&mut self, fork: ForkId, parent: Option<Version>) -> Result<Arc<Lineage>, &'static str> {
+        let origin = match parent {
+            None => None,
+            Some(parent) => {
+                let lineage = self.lineages.get(&parent.fork).ok_or("a fork starts from one that does not exist")?;
+                Some((Arc::clone(lineage), parent.lsn))
+            }
+        };
+        let lineage = Lineage::new(fork, origin);
+        self.lineages.insert(fork, Arc::clone(&lineage));
+        Ok(lineage)
     }
 
     fn create(&mut self, id: ForkId, fork: RecoveredFork) -> Result<(), &'static str> {

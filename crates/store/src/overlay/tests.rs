@@ -18,7 +18,7 @@ proptest! {
     fn a_list_behaves_as_a_map(steps in prop::collection::vec(step(), 0..400)) {
         let mut overlay = Overlay::default();
         let mut model: BTreeMap<(u32, Vec<u8>), Option<Vec<u8>>> = BTreeMap::new();
-        let in_tree = |key: &[u8]| key[0] % 2 == 0;
+        let in_tree = |key: &[u8]| key[0].is_multiple_of(2);
         for (keyspace, key, value) in steps {
             let id = KeyspaceId::new(keyspace);
             if overlay.set(id, &key, value.as_deref(), in_tree(&key)) {

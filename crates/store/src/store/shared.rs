@@ -10,7 +10,7 @@ use tine_base::{Env, EnvFile};
 
 use super::{FORK_ID_BLOCK, LOG_WAIT_MAX, MAIN_NAME};
 use crate::error::{ForkError, StoreError};
-use crate::fork::Fork;
+use crate::fork::{Fork, Lineage};
 use crate::history::Retention;
 use crate::ids::{DurableTicket, ForkId};
 use crate::log::{LogQueue, RecordRef};
@@ -65,15 +65,18 @@ impl Shared {
             let record = RecordRef::ForkCreated { fork, name, created_at_micros, parent, expires_at_micros };
             self.queue.append(&record)?;
             let empty = Published::empty(&self.pages, DurableTicket::NONE);
-            forks.insert(fork, RecoveredFork::new(name, None, created_at_micros, None, empty, &self.retention));
+            let lineage = Lineage::new(fork, None);
+            let created = RecoveredFork::new(name, None, lineage, created_at_micros, None, empty, &self.retention);
+            forks.insert(fork, created);
             admin.next_fork = ForkId::new(ForkId::MAIN.get() + 1);
         }
         self.reserve_fork_ids(&mut admin)?;
         let mut table = self.table.write();
         for (id, recovered) in forks {
-            let RecoveredFork { name, parent, created_at_micros, expires_at_micros, head, history, .. } = recovered;
+            let RecoveredFork { name, parent, lineage, created_at_micros, expires_at_micros, head, history, .. } =
+                recovered;
             let durability = Durability::Durable;
-            let fork = Fork::new(id, parent, durability, created_at_micros, expires_at_micros, history, head);
+            let fork = Fork::new(id, parent, lineage, durability, created_at_micros, expires_at_micros, history, head);
             table.insert(Entry { fork: Arc::new(fork), name });
         }
         Ok(())

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::{LOG_WAIT_MAX, Shared, Store, check_name};
+use crate::diff::newest_common;
 use crate::draft::Draft;
 use crate::error::{ForkError, HistoryError, StoreError, WriteError};
-use crate::fork::Fork;
+use crate::fork::{Fork, Lineage};
 use crate::history::VersionAt;
 use crate::ids::{DurableTicket, ForkId, Lsn, Version};
 use crate::log::{RangeReader, RecordRef, Step};
@@ -50,7 +51,7 @@ impl Store {
         self.0.queue.health()?;
         let mut admin = self.0.admin.lock();
         let mut head = None;
-        let mut origin = None;
+        let (mut origin, mut parents) = (None, None);
         let mut durable = options.durability == Durability::Durable;
         {
             let table = self.0.table.read();
@@ -60,6 +61,7 @@ impl Store {
                 let base = base(parent);
                 durable &= parent.is_durable();
                 origin = Some(Version { fork: parent.id, lsn: base.lsn });
+                parents = Some((Arc::clone(&parent.lineage), base.lsn));
                 head = Some(base);
             }
         }
@@ -74,9 +76,10 @@ impl Store {
             ticket = self.0.queue.append(&record)?;
             head.ticket = ticket;
         }
+        let lineage = Lineage::new(id, parents);
         let durability = if durable { Durability::Durable } else { Durability::Ephemeral };
         let history = self.0.retention.begin(head.clone());
-        let fork = Fork::new(id, origin, durability, created_at_micros, expires_at_micros, history, head);
+        let fork = Fork::new(id, origin, lineage, durability, created_at_micros, expires_at_micros, history, head);
         let entry = Entry { fork: Arc::new(fork), name: options.name };
         let info = entry.info();
         self.0.table.write().insert(entry);
@@ -144,6 +147,17 @@ impl Store {
             };
             fork = parent;
         }
+    }
+
+    /// The newest version that the histories of two versions have in common: what a merge of one into the other starts
+    /// from. It can be read with [`Store::snapshot_at`] of either fork, as far as it is retained. `None` if the two
+    /// began apart.
+    ///
+    /// # Errors
+    /// A fork does not exist.
+    pub fn common_base(&self, left: Version, right: Version) -> Result<Option<Version>, StoreError> {
+        let line = |version: Version| Ok::<_, StoreError>(self.0.find(version.fork)?.lineage.line(version.lsn));
+        Ok(newest_common(&line(left)?, &line(right)?))
     }
 
     /// The oldest LSN of a fork's past that can be asked for; every one from it to the head is retained, except on an

@@ -12,6 +12,7 @@
 //! to spare; there is no other bound on how full a page is.
 
 mod cursor;
+mod diff;
 mod edit;
 pub(crate) mod meter;
 pub(crate) mod walk;
@@ -19,6 +20,7 @@ pub(crate) mod walk;
 use std::sync::Arc;
 
 pub(crate) use cursor::TreeCursor;
+pub(crate) use diff::{TreeDiff, TreeDifference};
 pub(crate) use edit::{delete, put};
 
 use crate::arena::Arena;

@@ -214,6 +214,10 @@ fn progress_and_report_of_recovery() {
     assert_eq!(store.recovery_report().records, 0);
     for number in 0..100_u8 {
         put_one(&store, ForkId::MAIN, &[number], &[number; 200]);
+        if number % 10 == 0 {
+            // One frame for everything would be one segment.
+            settle(&store);
+        }
     }
     store.append_call(ForkId::MAIN, b"failed").expect("call");
     store.close().expect("close");

@@ -5,6 +5,7 @@ mod concurrency;
 mod crash;
 mod crash_env;
 mod damage;
+mod diff;
 mod faults;
 mod forks;
 mod history;
