@@ -1,0 +1,229 @@
+//! A fork of the store on which recorded calls run again, without a lane, clients or schedules.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tine_module::{CallContext, CallHost, Instance, LogEntry, SyscallError};
+use tine_query::Caller;
+use tine_store::{Change, Durability, ForkId, ForkOptions, Lsn, Operation, Read, Snapshot, Store};
+use tine_tables::{ChangeSet, TableRead, TableWriter};
+use tine_types::{Identity, Timestamp};
+
+use super::timeline::Session;
+use crate::HostError;
+use crate::database::Database;
+use crate::host::HostShared;
+use crate::meta::{META, Meta};
+use crate::module::ActiveModule;
+use crate::record::{CallKind, CallRecord};
+use crate::worker::table_failure;
+
+/// See the module documentation.
+pub(super) struct Replica {
+    host: Arc<HostShared>,
+    database: Identity,
+    owner: Identity,
+    tables: Option<TableWriter>,
+    pub module: Arc<ActiveModule>,
+    instance: Option<Instance>,
+}
+
+/// Why a call failed when it ran again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub code: String,
+    pub message: String,
+}
+
+/// A fork that is dropped with this value.
+pub(super) struct Scratch {
+    store: Store,
+    pub fork: ForkId,
+}
+
+impl Scratch {
+    /// An ephemeral fork of a version, under a name that no client can say.
+    pub fn of(database: &Database, base: &Snapshot, name: &str) -> Result<Scratch, HostError> {
+        let mut token = [0; 8];
+        database.host.env.random_bytes(&mut token);
+        let options = ForkOptions {
+            name: format!("~{name}:{:016x}", u64::from_le_bytes(token)),
+            durability: Durability::Ephemeral,
+            expires_at_micros: None,
+        };
+        let (info, _) = database.store.fork_from(base, options)?;
+        Ok(Scratch { store: database.store.clone(), fork: info.id })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A store that failed holds no ephemeral fork beyond its own end.
+        let _ = self.store.drop_fork(self.fork);
+    }
+}
+
+impl Replica {
+    /// Opens a fork of the database for writing. Nobody else may have its writer.
+    pub fn open(database: &Database, fork: ForkId) -> Result<Replica, HostError> {
+        let writer = database.store.writer(fork)?;
+        let meta = Meta::read(&writer)?.ok_or(HostError::BeforeFirstModule(writer.version().lsn.get()))?;
+        let module = module_of(&database.host, &meta)?;
+        let tables = Some(TableWriter::new(writer, module.schema.clone()));
+        let (host, owner) = (database.host.clone(), database.owner);
+        Ok(Replica { host, database: database.identity, owner, tables, module, instance: None })
+    }
+
+    pub fn tables(&mut self) -> &mut TableWriter {
+        self.tables.as_mut().expect("the writer is only away while the schema changes")
+    }
+
+    pub fn store(&self) -> &dyn Read {
+        self.tables.as_ref().expect("the writer is only away while the schema changes").store()
+    }
+
+    /// The newest commit.
+    pub fn head(&mut self) -> Lsn {
+        self.tables().writer_mut().version().lsn
+    }
+
+    /// Takes the code and schema that the version has now.
+    pub fn reload(&mut self) -> Result<(), HostError> {
+        let writer = self.tables.take().expect("the writer is only away while the schema changes").into_writer();
+        let meta = Meta::read(&writer)?.ok_or(HostError::Damaged("module"))?;
+        self.instance = None;
+        self.module = module_of(&self.host, &meta)?;
+        self.tables = Some(TableWriter::new(writer, self.module.schema.clone()));
+        Ok(())
+    }
+
+    /// Makes recorded writes part of the open transaction. Returns the rows that they change.
+    pub fn apply(&mut self, operations: &[Operation]) -> Result<ChangeSet, HostError> {
+        let mut changes: Vec<Change> = Vec::with_capacity(operations.len());
+        let writer = self.tables().writer_mut();
+        for operation in operations {
+            let (keyspace, key) = (operation.keyspace, &operation.key);
+            let old = writer.get(keyspace, key).map_err(|fault| HostError::Table(fault.into()))?;
+            let old = old.map(|value| Bytes::copy_from_slice(&value));
+            match &operation.value {
+                Some(value) => writer.put(keyspace, key, value).map(drop),
+                None => writer.delete(keyspace, key).map(drop),
+            }
+            .map_err(|error| HostError::Table(error.into()))?;
+            changes.push(Change { keyspace, key: key.clone(), old, new: operation.value.clone() });
+        }
+        Ok(ChangeSet::of_store_changes(&self.module.schema, &changes))
+    }
+
+    /// Runs a recorded reducer or statement in the open transaction, which is rolled back if it fails. Bundles carry a generator of
+    /// random numbers from call to call, so each of their calls has an instance of its own.
+    pub fn execute(&mut self, call: &CallRecord, session: Option<&Session>) -> Result<ChangeSet, Failure> {
+        let result = match call.kind {
+            CallKind::Statement => self.run_statement(call, session),
+            _ => self.run_reducer(call, session),
+        };
+        match result {
+            Ok(()) => Ok(self.tables().take_changes()),
+            Err(failure) => {
+                self.tables().rollback();
+                Err(failure)
+            }
+        }
+    }
+
+    fn run_statement(&mut self, call: &CallRecord, session: Option<&Session>) -> Result<(), Failure> {
+        let identity = session.map_or(self.database, |session| session.caller);
+        let caller = Caller { identity, is_owner: identity == self.owner };
+        let limits = self.host.options.query_limits;
+        let text = std::str::from_utf8(&call.arguments).map_err(|_| failure(&HostError::Damaged("statement")))?;
+        tine_query::modify(text, &caller, self.tables(), limits).map(drop).map_err(|error| failure(&error.into()))
+    }
+
+    fn run_reducer(&mut self, call: &CallRecord, session: Option<&Session>) -> Result<(), Failure> {
+        let module = self.module.clone();
+        let Some(function) = module.reducers.get(&*call.function) else {
+            let error = crate::CallFailure::NoSuchFunction;
+            return Err(Failure { code: error.code().to_owned(), message: format!("no reducer `{}`", call.function) });
+        };
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => self.instantiate().map_err(|error| failure(&error))?,
+        };
+        let context = CallContext {
+            sender: session.map_or(self.database, |session| session.caller),
+            connection_id: session.and_then(|session| session.connection),
+            timestamp: Timestamp::from_micros(call.timestamp_micros),
+            seed: call.seed,
+            database_identity: self.database,
+            deadline: self.host.options.reducer_deadline,
+            jwt_payload: session.map(|session| session.jwt_payload.clone()).filter(|payload| !payload.is_empty()),
+        };
+        let mut host = ReplicaHost(self.tables.as_mut().expect("the writer is only away while the schema changes"));
+        let outcome = instance.call_reducer(function.index, &context, &call.arguments, &mut host);
+        if outcome.is_ok() && !instance.needs_replacement() && !module.compiled.is_bundle() {
+            self.instance = Some(instance);
+        }
+        outcome.map(drop).map_err(|error| match error {
+            tine_module::CallError::User(text) => {
+                Failure { code: crate::CallFailure::User(String::new()).code().to_owned(), message: text }
+            }
+            error => Failure { code: error.code().to_owned(), message: error.to_string() },
+        })
+    }
+
+    fn instantiate(&self) -> Result<Instance, HostError> {
+        Ok(self.module.compiled.instantiate(&self.module.schema, &self.host.options.instance_limits)?)
+    }
+
+    /// Ends the open transaction at the recorded time.
+    pub fn commit(&mut self, record: &[u8], timestamp_micros: i64) -> Result<(), HostError> {
+        let committed = self.tables().commit(record, timestamp_micros);
+        committed.map(drop).map_err(|error| HostError::Call(table_failure(&error)))
+    }
+
+    pub fn rollback(&mut self) {
+        self.tables().rollback();
+    }
+}
+
+/// Whether recorded writes change what a version says about itself: its code, schema or settings.
+pub(super) fn is_administration(operations: &[Operation]) -> bool {
+    operations.iter().any(|operation| operation.keyspace == META)
+}
+
+fn failure(error: &HostError) -> Failure {
+    Failure { code: error.code().to_owned(), message: error.to_string() }
+}
+
+fn module_of(host: &HostShared, meta: &Meta) -> Result<Arc<ActiveModule>, HostError> {
+    let compiled = host.modules.compile(&meta.program, &host.options.instance_limits)?;
+    Ok(Arc::new(ActiveModule::new(compiled, meta.schema.clone())?))
+}
+
+/// What the syscalls of a call that runs again act on. What it logs was logged when it ran first, and what it asked to be run was
+/// recorded on its own.
+struct ReplicaHost<'a>(&'a mut TableWriter);
+
+impl CallHost for ReplicaHost<'_> {
+    fn tables(&mut self) -> Option<&mut TableWriter> {
+        Some(self.0)
+    }
+
+    fn log(&mut self, _entry: LogEntry) {}
+
+    fn begin_transaction(&mut self) -> Result<Timestamp, SyscallError> {
+        Err(SyscallError::new(SyscallError::WOULD_BLOCK_TRANSACTION, "a reducer is one transaction itself"))
+    }
+
+    fn commit_transaction(&mut self) -> Result<(), SyscallError> {
+        Err(crate::worker::not_a_procedure())
+    }
+
+    fn abort_transaction(&mut self) -> Result<(), SyscallError> {
+        Err(crate::worker::not_a_procedure())
+    }
+
+    fn schedule_immediate(&mut self, _function: &str, _arguments: Vec<u8>) -> Result<(), SyscallError> {
+        Ok(())
+    }
+}
