@@ -100,7 +100,7 @@ impl Host {
         self.publish_cleared(address, actor, program)
     }
 
-    fn compile(&self, program: &[u8]) -> Result<Arc<CompiledModule>, HostError> {
+    pub(crate) fn compile(&self, program: &[u8]) -> Result<Arc<CompiledModule>, HostError> {
         let shared = self.shared();
         shared.modules.compile(program, &shared.options.instance_limits)
     }

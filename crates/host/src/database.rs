@@ -25,6 +25,9 @@ use crate::names::{MAIN, fork_identity};
 /// Begins the names of forks that are about to take over another one's; no client can say such a name.
 const STAGED: char = '~';
 
+/// Begins the names of forks on which a replay runs that is not done: it may be resumed after the next start.
+pub(crate) const REPLAY: &str = "~replay:";
+
 /// How long closing a fork waits for the request that runs: longer than a reducer may run.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -192,7 +195,8 @@ impl Database {
 
     /// Drops what a crash left of staged forks.
     pub fn drop_staged(&self) -> Result<(), HostError> {
-        for fork in self.store.forks().into_iter().filter(|fork| fork.name.starts_with(STAGED)) {
+        let is_left = |name: &str| name.starts_with(STAGED) && !name.starts_with(REPLAY);
+        for fork in self.store.forks().into_iter().filter(|fork| is_left(&fork.name)) {
             self.store.drop_fork(fork.id)?;
         }
         Ok(())

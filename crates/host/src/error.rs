@@ -2,7 +2,7 @@
 
 use tine_module::{CompileError, LoadError};
 use tine_query::QueryError;
-use tine_store::{ForkError, HistoryError, OpenError, StoreError};
+use tine_store::{ForkError, HistoryError, LogError, OpenError, StoreError};
 use tine_tables::{SchemaError, TableError};
 use tine_types::Identity;
 
@@ -133,6 +133,39 @@ pub enum HostError {
     /// What a database keeps about itself does not decode.
     #[error("stored {0} cannot be decoded: the data directory is damaged or of another version")]
     Damaged(&'static str),
+    /// The log cannot be read.
+    #[error("{0}")]
+    Log(#[from] LogError),
+    /// Ephemeral forks have no history.
+    #[error("an ephemeral fork is not recorded, so it has no history: make the fork durable")]
+    NeverRecorded,
+    /// A range of commits that is empty or not there.
+    #[error("there is no range of commits from {from} to {to}: the newest commit is {head}")]
+    BadRange {
+        /// First LSN asked for.
+        from: u64,
+        /// Last LSN asked for.
+        to: u64,
+        /// The newest there is.
+        head: u64,
+    },
+    /// A long run was stopped by whoever started it.
+    #[error("stopped after commit {lsn}")]
+    Stopped {
+        /// The last commit that was gone through.
+        lsn: u64,
+    },
+    /// No replay with that name was stopped before its end.
+    #[error("there is no unfinished replay `{0}` to resume")]
+    NothingToResume(String),
+    /// A table whose columns changed has too many rows to compare.
+    #[error("table `{table}` has other columns in the new module and more than {rows_max} rows, too many to compare")]
+    TooLargeToCompare {
+        /// Its name.
+        table: String,
+        /// The bound.
+        rows_max: usize,
+    },
     /// A query was refused.
     #[error("{0}")]
     Query(#[from] QueryError),
@@ -196,6 +229,12 @@ impl HostError {
             HostError::NeverDurable => "TN0634",
             HostError::NoVersion => "TN0633",
             HostError::History(error) => error.code(),
+            HostError::Log(error) => error.code(),
+            HostError::NeverRecorded => "TN0650",
+            HostError::BadRange { .. } => "TN0651",
+            HostError::Stopped { .. } => "TN0652",
+            HostError::NothingToResume(_) => "TN0653",
+            HostError::TooLargeToCompare { .. } => "TN0654",
             HostError::Compile(error) => error.code(),
             HostError::Load(error) => error.code(),
             HostError::Schema(error) => error.code(),

@@ -184,22 +184,27 @@ impl Host {
     }
 
     /// An older version of a fork that can be run.
-    fn version(&self, database: &Database, fork: ForkId, at: VersionAt) -> Result<Snapshot, HostError> {
+    pub(crate) fn version(&self, database: &Database, fork: ForkId, at: VersionAt) -> Result<Snapshot, HostError> {
+        let version = self.retained(database, fork, at)?;
+        match Meta::read_schedules_run_on(&version)? {
+            Some(_) => Ok(version),
+            None => Err(HostError::BeforeFirstModule(version.version().lsn.get())),
+        }
+    }
+
+    /// An older version of a fork.
+    pub(crate) fn retained(&self, database: &Database, fork: ForkId, at: VersionAt) -> Result<Snapshot, HostError> {
         if let VersionAt::Time(micros) = at
             && micros > self.shared().env.now_micros()
         {
             return Err(HostError::InFuture(Timestamp::from_micros(micros).to_rfc3339()));
         }
         let name = || database.store.fork_info(fork).map_or_else(String::new, |info| database.address(&info.name));
-        let version = database.store.snapshot_at(fork, at).map_err(|error| match error {
+        database.store.snapshot_at(fork, at).map_err(|error| match error {
             HistoryError::NotRetained { oldest, .. } => HostError::NotRetained { fork: name(), oldest: oldest.get() },
             HistoryError::NoSuchVersion { head, .. } => HostError::NoSuchVersion { fork: name(), head: head.get() },
             other => HostError::History(other),
-        })?;
-        match Meta::read_schedules_run_on(&version)? {
-            Some(_) => Ok(version),
-            None => Err(HostError::BeforeFirstModule(version.version().lsn.get())),
-        }
+        })
     }
 
     /// All forks of the database at `address`, by number.

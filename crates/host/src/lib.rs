@@ -33,6 +33,7 @@ mod procedures;
 mod publish;
 mod reads;
 mod record;
+mod redo;
 mod scheduler;
 mod statements;
 mod system;
@@ -57,5 +58,9 @@ pub use options::HostOptions;
 pub use plan::{PlanStep, PublishPlan, UpdatePlan};
 pub use publish::ClientPolicy;
 pub use record::{CallKind, CallRecord, Record};
+pub use redo::{
+    DryRun, Example, FunctionReport, HistoryEntry, HistoryRequest, Outcome, RedoProgress, RedoStep, ReplayReport,
+    ReplayRequest, RowChanges, TableCounts, TableDifference, VerifyReport, VerifyRequest,
+};
 pub use tine_lanes::{CounterValues as LaneCounters, Sabotage};
 pub use tine_store::{DurableTicket, Lsn, RecoveryProgress, VersionAt};

@@ -9,7 +9,7 @@ use tine_tables::DatabaseSchema;
 use crate::HostError;
 
 /// Below the store's first allocated keyspace.
-const META: KeyspaceId = KeyspaceId::new(1);
+pub(crate) const META: KeyspaceId = KeyspaceId::new(1);
 
 const PROGRAM: &[u8] = b"program";
 const SCHEMA: &[u8] = b"schema";

@@ -305,6 +305,7 @@ impl CallHost for ProcedureHost<'_> {
             seed: self.task.seed,
             module: self.task.module.short_hash(),
             failure: None,
+            is_fresh: true,
         };
         let committed = lease.commit_call(&parts);
         if let Ok(commit) = &committed {

@@ -143,6 +143,7 @@ impl ForkWorker {
             seed: 0,
             module: self.module.short_hash(),
             failure: None,
+            is_fresh: true,
         })?;
         Ok(())
     }

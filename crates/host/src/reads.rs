@@ -74,7 +74,12 @@ pub(crate) struct Found {
 }
 
 impl View {
-    pub fn evaluate(&self, job: Job) -> Answer {
+    /// Answers a SELECT.
+    pub fn select(&self, text: &str, caller: &Caller) -> Result<SqlRows, CallFailure> {
+        self.source().select(text, caller)
+    }
+
+    fn source(&self) -> Source<'_> {
         Source {
             tables: &self.tables,
             module: &self.module,
@@ -83,7 +88,10 @@ impl View {
             limits: self.limits,
             clients: None,
         }
-        .evaluate(job)
+    }
+
+    pub fn evaluate(&self, job: Job) -> Answer {
+        self.source().evaluate(job)
     }
 }
 

@@ -1,13 +1,13 @@
 //! Call records: what the log keeps of every call besides its row changes.
 //!
-//! Format, version 1 (BSATN): `u8` version, `u8` record tag, then the fields of [`Record`] in order. Sessions and modules are written
+//! Format, version 2 (BSATN): `u8` version, `u8` record tag, then the fields of [`Record`] in order. Sessions and modules are written
 //! once and referenced by number, so that an ordinary call costs its arguments and some thirty bytes.
 
 use bytes::Bytes;
 use tine_types::bsatn::{BsatnWrite, DecodeError, Reader};
 use tine_types::{ConnectionId, Identity};
 
-const FORMAT_VERSION: u8 = 1;
+const FORMAT_VERSION: u8 = 2;
 
 /// What started a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,9 @@ pub struct CallRecord {
     pub module: u64,
     /// Code of the failure; `None` for a call that succeeded, whose LSN, if it has one, is that of the log record around it.
     pub failure: Option<Box<str>>,
+    /// Whether it was the first call of its instance. A bundle's generator of random numbers goes on from call to call, so only the
+    /// first one's are known from the record.
+    pub is_fresh: bool,
 }
 
 /// Everything the host writes into the call field of a log record.
@@ -97,6 +100,7 @@ pub(crate) struct CallParts<'a> {
     pub seed: u64,
     pub module: u64,
     pub failure: Option<&'a str>,
+    pub is_fresh: bool,
 }
 
 impl CallParts<'_> {
@@ -119,6 +123,7 @@ impl CallParts<'_> {
             }
             None => out.put_u8(1),
         }
+        out.put_bool(self.is_fresh);
     }
 }
 
@@ -136,6 +141,7 @@ impl Record {
                 seed: call.seed,
                 module: call.module,
                 failure: call.failure.as_deref(),
+                is_fresh: call.is_fresh,
             }
             .encode(&mut out),
             Record::Session { number, caller, connection, jwt_payload } => {
@@ -190,6 +196,7 @@ impl Record {
             seed: reader.u64()?,
             module: reader.u64()?,
             failure: if reader.option()? { Some(reader.str()?.into()) } else { None },
+            is_fresh: reader.bool()?,
         })
     }
 }
@@ -210,6 +217,7 @@ mod tests {
                 seed: u64::MAX,
                 module: 9,
                 failure: failure.map(Into::into),
+                is_fresh: failure.is_none(),
             })
         };
         let session = Record::Session {

@@ -280,6 +280,7 @@ impl ForkWorker {
             seed: 0,
             module: self.module.short_hash(),
             failure: None,
+            is_fresh: true,
         })?;
         self.announce(committed.as_ref(), None);
         Ok(())

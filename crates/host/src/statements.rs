@@ -37,6 +37,7 @@ impl ForkWorker {
                 seed: 0,
                 module: self.module.short_hash(),
                 failure: None,
+                is_fresh: true,
             })?;
             self.announce(commit.as_ref(), None);
         }

@@ -124,7 +124,7 @@ impl CallHost for ReducerHost<'_> {
     }
 }
 
-fn not_a_procedure() -> SyscallError {
+pub(crate) fn not_a_procedure() -> SyscallError {
     SyscallError::new(SyscallError::TRANSACTION_NOT_ANONYMOUS, "only procedures end transactions themselves")
 }
 
@@ -209,6 +209,7 @@ impl ForkWorker {
         let started = Instant::now();
         let timestamp_micros = self.next_timestamp(invocation.not_before_micros);
         let seed = self.seeds.next();
+        let is_fresh = self.instance.is_none();
         let outcome = self.run_in_instance(function, invocation, timestamp_micros, seed);
         let mut parts = CallParts {
             kind: invocation.kind,
@@ -219,6 +220,7 @@ impl ForkWorker {
             seed,
             module: self.module.short_hash(),
             failure: None,
+            is_fresh,
         };
         let result = match outcome {
             Ok(value) => {

@@ -39,6 +39,7 @@ pub struct CompiledModule {
     hash: [u8; 32],
     def: Arc<ModuleDef>,
     artifact: Box<dyn Artifact>,
+    is_bundle: bool,
 }
 
 /// Compiles a module: removes types, links its files, evaluates it once and reads its definition.
@@ -64,11 +65,16 @@ pub fn compile_with_cache(
     if bundle::is_candidate(bundle)
         && let Some((def, artifact)) = bundle::compile(bundle, &hash, limits, cache)?
     {
-        return Ok(Arc::new(CompiledModule { hash, def: Arc::new(def), artifact: Box::new(artifact) }));
+        return Ok(Arc::new(CompiledModule {
+            hash,
+            def: Arc::new(def),
+            artifact: Box::new(artifact),
+            is_bundle: true,
+        }));
     }
     let program = link::link(bundle, &SDK_EXPORTS).map_err(CompileError::Syntax)?;
     let (def, artifact) = QuickJs.compile(bundle, program, limits)?;
-    Ok(Arc::new(CompiledModule { hash, def: Arc::new(def), artifact: Box::new(artifact) }))
+    Ok(Arc::new(CompiledModule { hash, def: Arc::new(def), artifact: Box::new(artifact), is_bundle: false }))
 }
 
 impl CompiledModule {
@@ -80,6 +86,11 @@ impl CompiledModule {
     /// The module's definition. Reducers and procedures are called by their positions in it.
     pub fn def(&self) -> &Arc<ModuleDef> {
         &self.def
+    }
+
+    /// Whether it is a bundle of the SpacetimeDB tool chain, whose generator of random numbers goes on from call to call of an instance.
+    pub fn is_bundle(&self) -> bool {
+        self.is_bundle
     }
 
     /// Bytes of compiled code, besides the source.

@@ -29,11 +29,7 @@ pub(super) fn same_changes(
 type Net<'a> = BTreeMap<&'a str, BTreeMap<Cow<'a, [u8]>, i64>>;
 
 /// How many times more each row is there, by the columns that `other` has, too.
-fn net<'a>(
-    changes: &'a ChangeSet,
-    schema: &'a DatabaseSchema,
-    other: &DatabaseSchema,
-) -> Result<Net<'a>, HostError> {
+fn net<'a>(changes: &'a ChangeSet, schema: &'a DatabaseSchema, other: &DatabaseSchema) -> Result<Net<'a>, HostError> {
     let mut tables = Net::new();
     for changed in &changes.tables {
         let Some(table) = schema.table(changed.table).filter(|table| !table.is_event) else { continue };

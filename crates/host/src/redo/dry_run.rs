@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use tine_store::Lsn;
-use tine_types::{AlgebraicType, Timestamp};
+use tine_types::AlgebraicType;
 
 use super::replica::{Replica, Scratch};
 use super::report::changed_rows;
@@ -70,7 +70,7 @@ impl Host {
             function: (&*function.name).into(),
             arguments,
             session: 0,
-            timestamp_micros: Timestamp::from_micros(env.now_micros()).as_micros(),
+            timestamp_micros: env.now_micros(),
             seed: u64::from_le_bytes(seed),
             module: module.short_hash(),
             failure: None,

@@ -121,7 +121,7 @@ fn entry(event: &Event, module: &ActiveModule) -> HistoryEntry {
 fn counts(operations: &[Operation], module: &ActiveModule) -> BTreeMap<String, TableCounts> {
     let mut tables: BTreeMap<String, TableCounts> = BTreeMap::new();
     for operation in operations {
-        let Some(table) = module.schema.table(tine_tables::TableId::new(operation.keyspace.get())) else { continue };
+        let Some(table) = module.schema.table(tine_tables::TableId(operation.keyspace.get())) else { continue };
         let counts = tables.entry(table.name.to_string()).or_default();
         match operation.value {
             Some(_) => counts.written += 1,

@@ -12,6 +12,7 @@
 //! was recorded. Otherwise the call depended on something that is not in the record, such as what an earlier call left in the
 //! instance, and is *not reproducible*.
 
+mod as_of;
 mod difference;
 mod dry_run;
 mod history;

@@ -25,8 +25,10 @@ use crate::forks::ForkSummary;
 use crate::handle::ForkHandle;
 use crate::host::Host;
 use crate::meta::META;
+use crate::module::ActiveModule;
 use crate::names::check_name;
-use crate::publish::{ClientPolicy, PublishJob};
+use crate::plan::UpdatePlan;
+use crate::publish::{ClientPolicy, PublishJob, planned_schema};
 use crate::record::{CallKind, CallParts, CallRecord, Record};
 
 /// Where in the settings of the replayed version its run notes how far it is.
@@ -173,6 +175,8 @@ impl Host {
         let span = self.span(database, source, request.from, request.to)?;
         let name = format!("{REPLAY}{}", request.name);
         if let Some(left) = database.store.fork_named(&name) {
+            // Refused while another replay of that name runs.
+            drop(database.store.writer(left)?);
             database.delete_fork(left)?;
         }
         let options = ForkOptions { name, durability: Durability::Durable, expires_at_micros: None };
@@ -214,11 +218,15 @@ impl Host {
     ) -> Result<(), HostError> {
         let compiled = self.compile(program)?;
         let handle = ForkHandle { fork: database.fork(fork)?, database: database.clone() };
+        let present = handle.module();
+        let next = ActiveModule::new(compiled.clone(), planned_schema(&compiled, &present.schema)?)?;
+        let token = UpdatePlan::between(handle.fork_identity(), &present, &next).token;
         let job = PublishJob {
             compiled,
             program: program.to_vec(),
             first: None,
-            policy: ClientPolicy::Nobody,
+            // Nobody is connected, so that whatever the plan says of clients is agreed to.
+            policy: ClientPolicy::BreakClients { token },
             publisher: crate::client::Requester { identity: actor.identity, jwt_payload: None },
         };
         let reply = handle.ask(|reply| crate::jobs::Job::Publish { job: Box::new(job), reply })?;
@@ -238,12 +246,9 @@ impl Host {
         let mut fork = left;
         if head.version().lsn.get() != saved.at {
             // What was done after the note is done again.
-            let base = self.version_at(database, left, VersionAt::Lsn(Lsn::new(saved.at)))?;
-            let again = ForkOptions {
-                name: format!("{name}:again"),
-                durability: Durability::Durable,
-                expires_at_micros: None,
-            };
+            let base = self.version(database, left, VersionAt::Lsn(Lsn::new(saved.at)))?;
+            let again =
+                ForkOptions { name: format!("{name}:again"), durability: Durability::Durable, expires_at_micros: None };
             if let Some(old) = database.store.fork_named(&again.name) {
                 database.delete_fork(old)?;
             }
@@ -418,13 +423,15 @@ impl Run {
             let Some(target) = self.replayed.module.schema.table_named(&table.name).cloned() else { continue };
             for row in &changed.deletes {
                 let row = converted(table, row, &target)?;
-                let taken = row.is_some_and(|row| self.replayed.tables().delete_row(target.id, &row) == Ok(true));
+                let taken =
+                    row.is_some_and(|row| matches!(self.replayed.tables().delete_row(target.id, &row), Ok(true)));
                 self.saved.rows_refused += u64::from(!taken);
             }
             let mut generated = Vec::new();
             for row in &changed.inserts {
                 let row = converted(table, row, &target)?;
-                let taken = row.is_some_and(|row| self.replayed.tables().insert(target.id, &row, &mut generated).is_ok());
+                let taken =
+                    row.is_some_and(|row| self.replayed.tables().insert(target.id, &row, &mut generated).is_ok());
                 self.saved.rows_refused += u64::from(!taken);
             }
         }

@@ -6,17 +6,17 @@ use bytes::Bytes;
 use tine_module::{CallContext, CallHost, Instance, LogEntry, SyscallError};
 use tine_query::Caller;
 use tine_store::{Change, Durability, ForkId, ForkOptions, Lsn, Operation, Read, Snapshot, Store};
-use tine_tables::{ChangeSet, TableRead, TableWriter};
+use tine_tables::{ChangeSet, TableChanges, TableRead, TableWriter};
 use tine_types::{Identity, Timestamp};
 
-use super::timeline::Session;
-use crate::HostError;
+use super::timeline::{Event, Session};
 use crate::database::Database;
 use crate::host::HostShared;
 use crate::meta::{META, Meta};
 use crate::module::ActiveModule;
 use crate::record::{CallKind, CallRecord};
 use crate::worker::table_failure;
+use crate::{CallFailure, HostError};
 
 /// See the module documentation.
 pub(super) struct Replica {
@@ -31,8 +31,17 @@ pub(super) struct Replica {
 /// Why a call failed when it ran again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
-    pub code: String,
+    pub code: &'static str,
     pub message: String,
+}
+
+impl Failure {
+    pub fn into_call_failure(self) -> CallFailure {
+        match self.code == user_code() {
+            true => CallFailure::User(self.message),
+            false => CallFailure::Failed { code: self.code, message: self.message },
+        }
+    }
 }
 
 /// A fork that is dropped with this value.
@@ -76,10 +85,6 @@ impl Replica {
 
     pub fn tables(&mut self) -> &mut TableWriter {
         self.tables.as_mut().expect("the writer is only away while the schema changes")
-    }
-
-    pub fn store(&self) -> &dyn Read {
-        self.tables.as_ref().expect("the writer is only away while the schema changes").store()
     }
 
     /// The newest commit.
@@ -142,8 +147,8 @@ impl Replica {
     fn run_reducer(&mut self, call: &CallRecord, session: Option<&Session>) -> Result<(), Failure> {
         let module = self.module.clone();
         let Some(function) = module.reducers.get(&*call.function) else {
-            let error = crate::CallFailure::NoSuchFunction;
-            return Err(Failure { code: error.code().to_owned(), message: format!("no reducer `{}`", call.function) });
+            let error = CallFailure::NoSuchFunction;
+            return Err(Failure { code: error.code(), message: format!("no reducer `{}`", call.function) });
         };
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
@@ -164,15 +169,74 @@ impl Replica {
             self.instance = Some(instance);
         }
         outcome.map(drop).map_err(|error| match error {
-            tine_module::CallError::User(text) => {
-                Failure { code: crate::CallFailure::User(String::new()).code().to_owned(), message: text }
-            }
-            error => Failure { code: error.code().to_owned(), message: error.to_string() },
+            tine_module::CallError::User(text) => Failure { code: user_code(), message: text },
+            error => Failure { code: error.code(), message: error.to_string() },
         })
     }
 
     fn instantiate(&self) -> Result<Instance, HostError> {
         Ok(self.module.compiled.instantiate(&self.module.schema, &self.host.options.instance_limits)?)
+    }
+
+    /// Runs a recorded call like [`Replica::execute`]. If the record says that the row of a one-shot schedule went with it, so it does here.
+    pub fn execute_adopting(
+        &mut self,
+        event: &Event,
+        call: &CallRecord,
+        recorded: &ChangeSet,
+    ) -> Result<Result<ChangeSet, Failure>, HostError> {
+        let mut done = self.execute(call, event.session.as_ref());
+        if let (CallKind::Scheduled, Ok(changes)) = (call.kind, &mut done) {
+            let of_schedule = |changed: &&TableChanges| {
+                let table = self.module.schema.table(changed.table);
+                table.is_some_and(|table| table.schedule.is_some()) && changed.deletes.contains(&call.arguments)
+            };
+            let table = recorded.tables.iter().find(of_schedule).map(|changed| changed.table);
+            if let Some(table) = table
+                && self.tables().delete_row(table, &call.arguments)?
+            {
+                let deletes = vec![call.arguments.clone()];
+                changes.tables.push(TableChanges { table, inserts: Vec::new(), deletes });
+            }
+        }
+        Ok(done)
+    }
+
+    /// The next call gets an instance that was never used.
+    pub fn drop_instance(&mut self) {
+        self.instance = None;
+    }
+
+    /// The tables with what the open transaction changed.
+    pub fn read(&self) -> &dyn TableRead {
+        self.tables.as_ref().expect("the writer is only away while the schema changes")
+    }
+
+    /// Moves sequences on to where recorded writes left them, unless they are further already.
+    pub fn raise_sequences(&mut self, operations: &[Operation]) -> Result<(), HostError> {
+        let keyspace = self.module.schema.sequences_keyspace();
+        let state =
+            |value: &[u8]| value.try_into().map(i128::from_le_bytes).map_err(|_| HostError::Damaged("sequence"));
+        let writer = self.tables().writer_mut();
+        for operation in operations.iter().filter(|operation| operation.keyspace == keyspace) {
+            let Some(value) = &operation.value else { continue };
+            let present = writer.get(keyspace, &operation.key).map_err(|fault| HostError::Table(fault.into()))?;
+            if present
+                .map(|present| state(&present))
+                .transpose()?
+                .is_none_or(|present| present < state(value).unwrap_or(present))
+            {
+                writer.put(keyspace, &operation.key, value).map_err(|error| HostError::Table(error.into()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a setting from the version, in a commit of its own.
+    pub fn forget(&mut self, key: &[u8]) -> Result<(), HostError> {
+        let now = self.host.env.now_micros();
+        self.tables().writer_mut().delete(META, key).map_err(|error| HostError::Table(error.into()))?;
+        self.commit(&[], now)
     }
 
     /// Ends the open transaction at the recorded time.
@@ -191,11 +255,16 @@ pub(super) fn is_administration(operations: &[Operation]) -> bool {
     operations.iter().any(|operation| operation.keyspace == META)
 }
 
-fn failure(error: &HostError) -> Failure {
-    Failure { code: error.code().to_owned(), message: error.to_string() }
+/// The code under which a failure that the module threw on purpose is recorded.
+fn user_code() -> &'static str {
+    CallFailure::User(String::new()).code()
 }
 
-fn module_of(host: &HostShared, meta: &Meta) -> Result<Arc<ActiveModule>, HostError> {
+fn failure(error: &HostError) -> Failure {
+    Failure { code: error.code(), message: error.to_string() }
+}
+
+pub(super) fn module_of(host: &HostShared, meta: &Meta) -> Result<Arc<ActiveModule>, HostError> {
     let compiled = host.modules.compile(&meta.program, &host.options.instance_limits)?;
     Ok(Arc::new(ActiveModule::new(compiled, meta.schema.clone())?))
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tine_tables::{ChangeSet, DatabaseSchema, TableSchema};
+use tine_types::AlgebraicType;
 use tine_types::bsatn::Reader;
 use tine_types::json::bsatn_to_json;
-use tine_types::{AlgebraicType, hex};
 
 use super::replica::Failure;
 use super::timeline::Event;
@@ -88,7 +88,7 @@ pub(super) enum Did<'a> {
 
 impl<'a> From<&'a Failure> for Did<'a> {
     fn from(failure: &'a Failure) -> Did<'a> {
-        Did::Failed { code: &failure.code, message: Some(&failure.message) }
+        Did::Failed { code: failure.code, message: Some(&failure.message) }
     }
 }
 
@@ -116,7 +116,10 @@ impl Reports {
 
     /// Calls whose difference is the code's.
     pub fn differences(&self) -> u64 {
-        [Outcome::Different, Outcome::NewlyFailing, Outcome::NewlySucceeding].map(|outcome| self.total(outcome)).iter().sum()
+        [Outcome::Different, Outcome::NewlyFailing, Outcome::NewlySucceeding]
+            .map(|outcome| self.total(outcome))
+            .iter()
+            .sum()
     }
 }
 
@@ -158,7 +161,8 @@ fn shown(did: &Did<'_>, schema: &DatabaseSchema) -> Value {
 pub(super) fn changed_rows(changes: &ChangeSet, schema: &DatabaseSchema, rows_max: usize) -> Value {
     let tables = changes.tables.iter().filter_map(|changed| {
         let table = schema.table(changed.table)?;
-        let rows = |rows: &[bytes::Bytes]| -> Value { rows.iter().take(rows_max).map(|row| row_json(table, row)).collect() };
+        let rows =
+            |rows: &[bytes::Bytes]| -> Value { rows.iter().take(rows_max).map(|row| row_json(table, row)).collect() };
         Some((table.name.to_string(), json!({ "inserted": rows(&changed.inserts), "deleted": rows(&changed.deletes) })))
     });
     Value::Object(tables.collect::<Map<String, Value>>())
@@ -167,7 +171,7 @@ pub(super) fn changed_rows(changes: &ChangeSet, schema: &DatabaseSchema, rows_ma
 /// A row by column.
 pub(super) fn row_json(table: &TableSchema, row: &[u8]) -> Value {
     let ty = AlgebraicType::Product(table.row_type.clone());
-    bsatn_to_json(&ty, &mut Reader::new(row)).unwrap_or_else(|_| Value::String(hex::encode(row)))
+    bsatn_to_json(&ty, &mut Reader::new(row)).unwrap_or_else(|_| Value::String(in_hex(row)))
 }
 
 /// A call's arguments by parameter.
@@ -182,6 +186,10 @@ pub(super) fn arguments(call: &CallRecord, module: &ActiveModule) -> Value {
     });
     decoded.unwrap_or_else(|| match call.arguments.is_empty() {
         true => json!({}),
-        false => Value::String(hex::encode(&call.arguments)),
+        false => Value::String(in_hex(&call.arguments)),
     })
+}
+
+fn in_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -3,7 +3,7 @@
 //! The log is read from its beginning, because sessions are recorded once and referenced from then on. Calls that committed nothing
 //! have no LSN; they stand after the commit they followed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,11 +49,11 @@ pub(super) struct Timeline {
     lineage: HashMap<ForkId, Lsn>,
     /// The newest commit seen of each of them.
     heads: HashMap<ForkId, Lsn>,
+    /// Those of which a fork on the line was made: what they were asked later is no part of its past.
+    left: HashSet<ForkId>,
     sessions: HashMap<u64, Session>,
     /// The first LSN that is shown.
     from: Lsn,
-    /// The last one.
-    to: Lsn,
 }
 
 impl Timeline {
@@ -71,7 +71,14 @@ impl Timeline {
             lineage.insert(parent, last);
             child = parent;
         }
-        Ok(Timeline { reader: open().map_err(HostError::Log)?, lineage, heads, sessions: HashMap::new(), from, to })
+        Ok(Timeline {
+            reader: open().map_err(HostError::Log)?,
+            lineage,
+            heads,
+            left: HashSet::new(),
+            sessions: HashMap::new(),
+            from,
+        })
     }
 
     /// The next event; `None` at the end.
@@ -101,11 +108,15 @@ impl Timeline {
                 let Some(call) = self.call(&call)? else { return Ok(None) };
                 let after = self.heads.get(&fork).copied().unwrap_or(Lsn::new(0));
                 let session = self.session(Some(&call));
-                // What an ancestor was asked after the fork was made is no part of the fork's past.
-                let is_shown = after.get() + 1 >= self.from.get() && (after < last || last == self.to && after == last);
+                let is_shown = after.get() + 1 >= self.from.get() && after <= last && !self.left.contains(&fork);
                 let timestamp_micros = call.timestamp_micros;
-                let event = Event { lsn: None, after, timestamp_micros, operations: Vec::new(), call: Some(call), session };
+                let event =
+                    Event { lsn: None, after, timestamp_micros, operations: Vec::new(), call: Some(call), session };
                 Ok(is_shown.then_some(event))
+            }
+            LogRecordKind::ForkCreated { fork, parent: Some(parent), .. } if self.lineage.contains_key(&fork) => {
+                self.left.insert(parent.fork);
+                Ok(None)
             }
             _ => Ok(None),
         }
@@ -155,7 +166,8 @@ fn parents(
     };
     if dropped {
         for record in open().map_err(HostError::Log)? {
-            if let LogRecordKind::ForkCreated { fork, parent: Some(parent), .. } = record.map_err(HostError::Log)?.kind {
+            if let LogRecordKind::ForkCreated { fork, parent: Some(parent), .. } = record.map_err(HostError::Log)?.kind
+            {
                 parents.insert(fork, (parent.fork, parent.lsn));
             }
         }

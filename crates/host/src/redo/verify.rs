@@ -159,17 +159,15 @@ impl Host {
         {
             holder = parent.fork;
         }
-        self.version_at(database, holder, VersionAt::Lsn(lsn))
+        self.retained(database, holder, VersionAt::Lsn(lsn))
     }
 }
 
 /// Whether a recorded call runs again: reducers and statements do. What procedures, publishes and the schedule's bookkeeping wrote is
 /// taken over as it was recorded.
 pub(super) fn is_rerun(call: &CallRecord, event: &Event) -> bool {
-    let is_run = matches!(
-        call.kind,
-        CallKind::Reducer | CallKind::Lifecycle | CallKind::Scheduled | CallKind::Statement
-    );
+    let is_run =
+        matches!(call.kind, CallKind::Reducer | CallKind::Lifecycle | CallKind::Scheduled | CallKind::Statement);
     is_run && !is_administration(&event.operations)
 }
 
@@ -204,7 +202,11 @@ impl Recorded {
     }
 
     /// Runs a call on the state before it, and leaves that state as it was. `true`: it does what was recorded.
-    pub fn reproduces(&mut self, event: &Event, call: &CallRecord) -> Result<(bool, Result<tine_tables::ChangeSet, Failure>), HostError> {
+    pub fn reproduces(
+        &mut self,
+        event: &Event,
+        call: &CallRecord,
+    ) -> Result<(bool, Result<tine_tables::ChangeSet, Failure>), HostError> {
         let recorded = self.replica.apply(&event.operations)?;
         self.replica.rollback();
         let now = self.replica.execute_adopting(event, call, &recorded)?;
