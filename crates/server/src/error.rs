@@ -238,7 +238,7 @@ fn host_status(error: &HostError) -> StatusCode {
     match error {
         HostError::NotFound(_) => StatusCode::NOT_FOUND,
         HostError::NotRetained { .. } => StatusCode::GONE,
-        HostError::NameTaken(_) | HostError::ForksPresent(_) => StatusCode::CONFLICT,
+        HostError::NameTaken(_) | HostError::ForksPresent(_) | HostError::NothingToResume(_) => StatusCode::CONFLICT,
         HostError::NotAuthorized { .. } | HostError::AdminRequired | HostError::Locked(_) => StatusCode::FORBIDDEN,
         HostError::InvalidName(_)
         | HostError::TooManyNames(_)
@@ -259,8 +259,11 @@ fn host_status(error: &HostError) -> StatusCode {
         | HostError::NoVersion
         | HostError::NeverDurable
         | HostError::NeverConfirmed
+        | HostError::NeverRecorded
+        | HostError::BadRange { .. }
+        | HostError::TooLargeToCompare { .. }
         | HostError::Query(_) => StatusCode::BAD_REQUEST,
-        HostError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        HostError::Closed | HostError::Stopped { .. } => StatusCode::SERVICE_UNAVAILABLE,
         HostError::Overloaded(_) => StatusCode::TOO_MANY_REQUESTS,
         HostError::Store(error)
         | HostError::Fork(ForkError::Store(error))
@@ -273,6 +276,7 @@ fn host_status(error: &HostError) -> StatusCode {
         | HostError::WrongVersion { .. }
         | HostError::Damaged(_)
         | HostError::History(_)
+        | HostError::Log(_)
         | HostError::Open(_)
         | HostError::Table(_)
         | HostError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
