@@ -10,6 +10,7 @@
 
 pub mod browser;
 pub mod command;
+pub mod compatibility;
 pub mod history;
 pub mod keep;
 pub mod npm;

@@ -13,7 +13,7 @@ use crate::{command::run_within, root, target};
 const BUNDLING: Duration = Duration::from_secs(60);
 
 /// Scripts of `tests/npm`. Node resolves packages from where a script lies.
-const SCRIPTS: [&str; 3] = ["bindings.mjs", "bundle.mjs", "sdk.mjs"];
+const SCRIPTS: [&str; 4] = ["bindings.mjs", "bundle.mjs", "bundle_app.mjs", "sdk.mjs"];
 
 /// The folder with the installed packages and the scripts of `tests/npm`; what is missing, in words.
 ///
@@ -22,7 +22,7 @@ const SCRIPTS: [&str; 3] = ["bindings.mjs", "bundle.mjs", "sdk.mjs"];
 pub fn folder() -> Result<PathBuf, &'static str> {
     // Where `cargo xtask test` has installed the packages of `tests/npm/package-lock.json`.
     let folder = target().join("npm");
-    for package in ["spacetimedb", "rolldown"] {
+    for package in ["spacetimedb", "rolldown", "react", "typescript"] {
         if !folder.join("node_modules").join(package).join("package.json").exists() {
             return Err("the npm packages are not installed; `cargo xtask test` installs them");
         }

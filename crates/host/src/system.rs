@@ -41,9 +41,9 @@ pub(crate) fn needs_clients(text: &str) -> bool {
     text.contains("st_client") || text.contains("st_connection_credentials")
 }
 
-/// A system table. The position in [`Table::ALL`] is its number.
+/// A system table. The position in [`SystemTable::ALL`] is its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Table {
+enum SystemTable {
     Table,
     Column,
     Index,
@@ -64,62 +64,62 @@ enum Table {
     IndexAccessor,
 }
 
-impl Table {
-    const ALL: [Table; 18] = [
-        Table::Table,
-        Table::Column,
-        Table::Index,
-        Table::Constraint,
-        Table::Sequence,
-        Table::Module,
-        Table::Client,
-        Table::Var,
-        Table::Scheduled,
-        Table::RowLevelSecurity,
-        Table::ConnectionCredentials,
-        Table::View,
-        Table::ViewParam,
-        Table::ViewColumn,
-        Table::EventTable,
-        Table::TableAccessor,
-        Table::ColumnAccessor,
-        Table::IndexAccessor,
+impl SystemTable {
+    const ALL: [SystemTable; 18] = [
+        SystemTable::Table,
+        SystemTable::Column,
+        SystemTable::Index,
+        SystemTable::Constraint,
+        SystemTable::Sequence,
+        SystemTable::Module,
+        SystemTable::Client,
+        SystemTable::Var,
+        SystemTable::Scheduled,
+        SystemTable::RowLevelSecurity,
+        SystemTable::ConnectionCredentials,
+        SystemTable::View,
+        SystemTable::ViewParam,
+        SystemTable::ViewColumn,
+        SystemTable::EventTable,
+        SystemTable::TableAccessor,
+        SystemTable::ColumnAccessor,
+        SystemTable::IndexAccessor,
     ];
 
     fn id(self) -> TableId {
         TableId(TableId::UNSTORED_MIN.0 + self as u32)
     }
 
-    fn of(id: TableId) -> Option<Table> {
-        Table::ALL.get(id.0.checked_sub(TableId::UNSTORED_MIN.0)? as usize).copied()
+    fn of(id: TableId) -> Option<SystemTable> {
+        SystemTable::ALL.get(id.0.checked_sub(TableId::UNSTORED_MIN.0)? as usize).copied()
     }
 
     fn name(self) -> &'static str {
         match self {
-            Table::Table => "st_table",
-            Table::Column => "st_column",
-            Table::Index => "st_index",
-            Table::Constraint => "st_constraint",
-            Table::Sequence => "st_sequence",
-            Table::Module => "st_module",
-            Table::Client => "st_client",
-            Table::Var => "st_var",
-            Table::Scheduled => "st_scheduled",
-            Table::RowLevelSecurity => "st_row_level_security",
-            Table::ConnectionCredentials => "st_connection_credentials",
-            Table::View => "st_view",
-            Table::ViewParam => "st_view_param",
-            Table::ViewColumn => "st_view_column",
-            Table::EventTable => "st_event_table",
-            Table::TableAccessor => "st_table_accessor",
-            Table::ColumnAccessor => "st_column_accessor",
-            Table::IndexAccessor => "st_index_accessor",
+            SystemTable::Table => "st_table",
+            SystemTable::Column => "st_column",
+            SystemTable::Index => "st_index",
+            SystemTable::Constraint => "st_constraint",
+            SystemTable::Sequence => "st_sequence",
+            SystemTable::Module => "st_module",
+            SystemTable::Client => "st_client",
+            SystemTable::Var => "st_var",
+            SystemTable::Scheduled => "st_scheduled",
+            SystemTable::RowLevelSecurity => "st_row_level_security",
+            SystemTable::ConnectionCredentials => "st_connection_credentials",
+            SystemTable::View => "st_view",
+            SystemTable::ViewParam => "st_view_param",
+            SystemTable::ViewColumn => "st_view_column",
+            SystemTable::EventTable => "st_event_table",
+            SystemTable::TableAccessor => "st_table_accessor",
+            SystemTable::ColumnAccessor => "st_column_accessor",
+            SystemTable::IndexAccessor => "st_index_accessor",
         }
     }
 
     /// Whether others than the owner can name it.
     fn is_public(self) -> bool {
-        !matches!(self, Table::Module | Table::RowLevelSecurity | Table::ConnectionCredentials)
+        !matches!(self, SystemTable::Module | SystemTable::RowLevelSecurity | SystemTable::ConnectionCredentials)
     }
 
     fn columns(self) -> Vec<(&'static str, AlgebraicType)> {
@@ -127,17 +127,17 @@ impl Table {
         let list = || T::array(T::U16);
         let of_columns = || T::Product(ProductType::named([("columns", list())]));
         match self {
-            Table::Table => vec![
+            SystemTable::Table => vec![
                 ("table_id", T::U32),
                 ("table_name", T::String),
                 ("table_type", T::String),
                 ("table_access", T::String),
                 ("table_primary_key", T::option(list())),
             ],
-            Table::Column => {
+            SystemTable::Column => {
                 vec![("table_id", T::U32), ("col_pos", T::U16), ("col_name", T::String), ("col_type", T::bytes())]
             }
-            Table::Index => {
+            SystemTable::Index => {
                 let direct = T::Product(ProductType::named([("column", T::U16)]));
                 let algorithm = SumType::named([("BTree", of_columns()), ("Hash", of_columns()), ("Direct", direct)]);
                 vec![
@@ -147,13 +147,13 @@ impl Table {
                     ("index_algorithm", T::Sum(algorithm)),
                 ]
             }
-            Table::Constraint => vec![
+            SystemTable::Constraint => vec![
                 ("constraint_id", T::U32),
                 ("constraint_name", T::String),
                 ("table_id", T::U32),
                 ("constraint_data", T::Sum(SumType::named([("Unique", of_columns())]))),
             ],
-            Table::Sequence => vec![
+            SystemTable::Sequence => vec![
                 ("sequence_id", T::U32),
                 ("sequence_name", T::String),
                 ("table_id", T::U32),
@@ -163,7 +163,7 @@ impl Table {
                 ("min_value", T::I128),
                 ("max_value", T::I128),
             ],
-            Table::Module => vec![
+            SystemTable::Module => vec![
                 ("database_identity", T::identity()),
                 ("owner_identity", T::identity()),
                 ("program_kind", T::U8),
@@ -171,32 +171,34 @@ impl Table {
                 ("program_bytes", T::bytes()),
                 ("module_version", T::String),
             ],
-            Table::Client => vec![("identity", T::identity()), ("connection_id", T::connection_id())],
-            Table::Var => vec![("name", T::String), ("value", T::Sum(SumType::named([("U64", T::U64)])))],
-            Table::Scheduled => vec![
+            SystemTable::Client => vec![("identity", T::identity()), ("connection_id", T::connection_id())],
+            SystemTable::Var => vec![("name", T::String), ("value", T::Sum(SumType::named([("U64", T::U64)])))],
+            SystemTable::Scheduled => vec![
                 ("schedule_id", T::U32),
                 ("table_id", T::U32),
                 ("reducer_name", T::String),
                 ("schedule_name", T::String),
                 ("at_column", T::U16),
             ],
-            Table::RowLevelSecurity => vec![("table_id", T::U32), ("sql", T::String)],
-            Table::ConnectionCredentials => vec![("connection_id", T::connection_id()), ("jwt_payload", T::String)],
-            Table::View => {
+            SystemTable::RowLevelSecurity => vec![("table_id", T::U32), ("sql", T::String)],
+            SystemTable::ConnectionCredentials => {
+                vec![("connection_id", T::connection_id()), ("jwt_payload", T::String)]
+            }
+            SystemTable::View => {
                 vec![("view_id", T::U32), ("view_name", T::String), ("is_public", T::Bool), ("is_anonymous", T::Bool)]
             }
-            Table::ViewParam => {
+            SystemTable::ViewParam => {
                 vec![("view_id", T::U32), ("param_pos", T::U16), ("param_name", T::String), ("param_type", T::bytes())]
             }
-            Table::ViewColumn => {
+            SystemTable::ViewColumn => {
                 vec![("view_id", T::U32), ("col_pos", T::U16), ("col_name", T::String), ("col_type", T::bytes())]
             }
-            Table::EventTable => vec![("table_id", T::U32)],
-            Table::TableAccessor => vec![("table_name", T::String), ("accessor_name", T::String)],
-            Table::ColumnAccessor => {
+            SystemTable::EventTable => vec![("table_id", T::U32)],
+            SystemTable::TableAccessor => vec![("table_name", T::String), ("accessor_name", T::String)],
+            SystemTable::ColumnAccessor => {
                 vec![("table_name", T::String), ("col_name", T::String), ("accessor_name", T::String)]
             }
-            Table::IndexAccessor => vec![("index_name", T::String), ("accessor_name", T::String)],
+            SystemTable::IndexAccessor => vec![("index_name", T::String), ("accessor_name", T::String)],
         }
     }
 
@@ -221,7 +223,7 @@ impl Table {
 /// The system tables, to be named in a statement.
 pub(crate) fn schemas() -> &'static [Arc<TableSchema>] {
     static SCHEMAS: OnceLock<Vec<Arc<TableSchema>>> = OnceLock::new();
-    SCHEMAS.get_or_init(|| Table::ALL.into_iter().map(|table| Arc::new(table.schema())).collect())
+    SCHEMAS.get_or_init(|| SystemTable::ALL.into_iter().map(|table| Arc::new(table.schema())).collect())
 }
 
 /// A version with its system tables as one caller sees them.
@@ -240,10 +242,10 @@ impl SystemTables<'_> {
         table.public || self.caller.is_owner
     }
 
-    fn rows(&self, table: Table) -> Vec<Bytes> {
+    fn rows(&self, table: SystemTable) -> Vec<Bytes> {
         let mut rows = Rows::default();
         match table {
-            Table::Module => {
+            SystemTable::Module => {
                 let meta = Meta::read(self.tables.store());
                 let program = meta.ok().flatten().map(|meta| meta.program).unwrap_or_default();
                 rows.add(|row| {
@@ -256,19 +258,19 @@ impl SystemTables<'_> {
                     row.put_str("");
                 });
             }
-            Table::Client => self.own_clients().for_each(|client| {
+            SystemTable::Client => self.own_clients().for_each(|client| {
                 rows.add(|row| {
                     row.extend_from_slice(client.identity.as_le_bytes());
                     row.put_u128(client.connection_id.get());
                 });
             }),
-            Table::ConnectionCredentials => self.own_clients().for_each(|client| {
+            SystemTable::ConnectionCredentials => self.own_clients().for_each(|client| {
                 rows.add(|row| {
                     row.put_u128(client.connection_id.get());
                     row.put_str(client.jwt_payload.as_deref().unwrap_or_default());
                 });
             }),
-            Table::Var => {
+            SystemTable::Var => {
                 if let Ok(Some(limit)) = Meta::read_row_limit(self.tables.store()) {
                     rows.add(|row| {
                         row.put_str("row_limit");
@@ -277,7 +279,7 @@ impl SystemTables<'_> {
                     });
                 }
             }
-            Table::RowLevelSecurity => {
+            SystemTable::RowLevelSecurity => {
                 for (prefix, sql) in self.module.rule_texts() {
                     let named = tine_query::names_of(sql).into_iter().next();
                     let table = named.and_then(|name| self.module.schema.table_named(&format!("{prefix}{name}")));
@@ -287,7 +289,7 @@ impl SystemTables<'_> {
                     });
                 }
             }
-            Table::View | Table::ViewParam | Table::ViewColumn => self.view_rows(table, &mut rows),
+            SystemTable::View | SystemTable::ViewParam | SystemTable::ViewColumn => self.view_rows(table, &mut rows),
             of_tables => {
                 for table in self.module.schema.tables().iter().filter(|table| self.sees(table)) {
                     table_rows(of_tables, table, &mut rows);
@@ -301,7 +303,7 @@ impl SystemTables<'_> {
         self.clients.iter().filter(|client| self.caller.is_owner || client.identity == self.caller.identity)
     }
 
-    fn view_rows(&self, table: Table, rows: &mut Rows) {
+    fn view_rows(&self, table: SystemTable, rows: &mut Rows) {
         let def = self.module.def();
         for (view, number) in def.views.iter().zip(0u32..) {
             if !view.is_public && !self.caller.is_owner {
@@ -318,8 +320,8 @@ impl SystemTables<'_> {
                 }
             };
             match table {
-                Table::ViewParam => elements(&view.params),
-                Table::ViewColumn => {
+                SystemTable::ViewParam => elements(&view.params),
+                SystemTable::ViewColumn => {
                     let row_type = def.typespace.inline(&view.return_type).ok().and_then(row_type_of);
                     elements(&row_type.unwrap_or_default());
                 }
@@ -348,9 +350,9 @@ fn row_type_of(ty: AlgebraicType) -> Option<ProductType> {
 }
 
 /// The rows of one of the tables that describe the stored ones.
-fn table_rows(of_tables: Table, table: &TableSchema, rows: &mut Rows) {
+fn table_rows(of_tables: SystemTable, table: &TableSchema, rows: &mut Rows) {
     match of_tables {
-        Table::Table => rows.add(|row| {
+        SystemTable::Table => rows.add(|row| {
             row.put_u32(table.id.0);
             row.put_str(&table.name);
             row.put_str("user");
@@ -363,7 +365,7 @@ fn table_rows(of_tables: Table, table: &TableSchema, rows: &mut Rows) {
                 None => row.put_u8(1),
             }
         }),
-        Table::Column => table.columns.iter().for_each(|column| {
+        SystemTable::Column => table.columns.iter().for_each(|column| {
             rows.add(|row| {
                 row.put_u32(table.id.0);
                 row.put_u16(column.position.0);
@@ -371,7 +373,7 @@ fn table_rows(of_tables: Table, table: &TableSchema, rows: &mut Rows) {
                 row.put_bytes(&type_bytes(&column.ty));
             });
         }),
-        Table::Index => table.indexes.iter().for_each(|index| {
+        SystemTable::Index => table.indexes.iter().for_each(|index| {
             rows.add(|row| {
                 row.put_u32(index_number(table, index));
                 row.put_u32(table.id.0);
@@ -379,7 +381,7 @@ fn table_rows(of_tables: Table, table: &TableSchema, rows: &mut Rows) {
                 put_algorithm(index, row);
             });
         }),
-        Table::Constraint => table.indexes.iter().filter(|index| index.unique).for_each(|index| {
+        SystemTable::Constraint => table.indexes.iter().filter(|index| index.unique).for_each(|index| {
             rows.add(|row| {
                 row.put_u32(index_number(table, index));
                 row.put_str(&index.constraint);
@@ -388,7 +390,7 @@ fn table_rows(of_tables: Table, table: &TableSchema, rows: &mut Rows) {
                 put_columns(&index.columns, row);
             });
         }),
-        Table::Sequence => table.sequences.iter().for_each(|sequence| {
+        SystemTable::Sequence => table.sequences.iter().for_each(|sequence| {
             let column = &table.columns[sequence.column.position()].name;
             rows.add(|row| {
                 row.put_u32(table.id.0);
@@ -400,7 +402,7 @@ fn table_rows(of_tables: Table, table: &TableSchema, rows: &mut Rows) {
                     .for_each(|number| row.put_i128(*number));
             });
         }),
-        Table::Scheduled => table.schedule.iter().for_each(|schedule| {
+        SystemTable::Scheduled => table.schedule.iter().for_each(|schedule| {
             rows.add(|row| {
                 row.put_u32(table.id.0);
                 row.put_u32(table.id.0);
@@ -409,19 +411,19 @@ fn table_rows(of_tables: Table, table: &TableSchema, rows: &mut Rows) {
                 row.put_u16(schedule.at_column.0);
             });
         }),
-        Table::EventTable if table.is_event => rows.add(|row| row.put_u32(table.id.0)),
-        Table::TableAccessor => rows.add(|row| {
+        SystemTable::EventTable if table.is_event => rows.add(|row| row.put_u32(table.id.0)),
+        SystemTable::TableAccessor => rows.add(|row| {
             row.put_str(&table.name);
             row.put_str(&table.accessor);
         }),
-        Table::ColumnAccessor => table.columns.iter().for_each(|column| {
+        SystemTable::ColumnAccessor => table.columns.iter().for_each(|column| {
             rows.add(|row| {
                 row.put_str(&table.name);
                 row.put_str(&column.name);
                 row.put_str(&column.accessor);
             });
         }),
-        Table::IndexAccessor => table.indexes.iter().for_each(|index| {
+        SystemTable::IndexAccessor => table.indexes.iter().for_each(|index| {
             rows.add(|row| {
                 row.put_str(&index.name);
                 row.put_str(&index.accessor);
@@ -483,14 +485,14 @@ impl TableRead for SystemTables<'_> {
     }
 
     fn row_count(&self, table: TableId) -> u64 {
-        match Table::of(table) {
+        match SystemTable::of(table) {
             Some(table) => self.rows(table).len() as u64,
             None => self.tables.row_count(table),
         }
     }
 
     fn scan(&self, table: TableId) -> RowCursor<'_> {
-        match Table::of(table) {
+        match SystemTable::of(table) {
             Some(table) => RowCursor::of_made_rows(self.rows(table)),
             None => self.tables.scan(table),
         }

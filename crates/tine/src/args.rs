@@ -14,6 +14,7 @@ use crate::{
         dev::DevArgs,
         doctor::DoctorArgs,
         explain::ExplainArgs,
+        generate::GenerateArgs,
         identity::IdentityArgs,
         idl::IdlArgs,
         init::InitArgs,
@@ -127,6 +128,8 @@ pub enum Command {
     Logs(LogsArgs),
     /// Show the tables and functions of a database
     Describe(DescribeArgs),
+    /// Write typed client code for a module
+    Generate(GenerateArgs),
     /// List your databases and their forks
     #[command(after_help = "Examples:\n  tine list\n  tine list --json --server http://127.0.0.1:3000")]
     List,

@@ -65,6 +65,7 @@ fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Doctor(args) => commands::doctor::run(&args, global, output),
         Command::Idl(args) => commands::idl::run(&args, output),
         Command::Explain(args) => commands::explain::run(&args, output),
+        Command::Generate(args) => commands::generate::run(&args, global, output),
         Command::Identity(args) => commands::identity::run(&args, global, output),
         command => talk(command, global, output),
     }

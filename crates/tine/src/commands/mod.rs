@@ -10,6 +10,7 @@ pub mod dev;
 pub mod doctor;
 pub mod explain;
 pub mod fork;
+pub mod generate;
 pub mod identity;
 pub mod idl;
 pub mod init;

@@ -16,6 +16,7 @@
 //! follows the type, so the nesting of hostile JSON is bounded by
 //! [`TYPE_DEPTH_MAX`](crate::TYPE_DEPTH_MAX).
 
+mod access;
 mod error;
 mod read;
 mod types;
@@ -24,7 +25,9 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use access::{expect_array, expect_text, field, single_entry};
 pub use error::{JsonError, JsonErrorKind};
+pub(crate) use read::mismatch;
 pub use read::{json_to_bsatn, json_to_value, product_from_json};
-pub use types::{product_type_to_json, type_to_json};
+pub use types::{product_type_from_json, product_type_to_json, type_from_json, type_to_json};
 pub use write::{bsatn_to_json, bsatn_to_sql_json, product_to_json, product_to_sql_json, value_to_json};

@@ -279,7 +279,7 @@ fn float<T: std::str::FromStr + Into<f64> + Copy>(json: &Value, expected: &'stat
     text.parse().map_err(|_| bad_text(expected, text))
 }
 
-fn mismatch(expected: &'static str, json: &Value) -> JsonError {
+pub(crate) fn mismatch(expected: &'static str, json: &Value) -> JsonError {
     let found = match json {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

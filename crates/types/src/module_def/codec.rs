@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use crate::bsatn::{
     BsatnWrite, DecodeError, Reader, TypeBudget, encode_product_type, encode_type, read_product_type, read_type,
 };
-use crate::json::{product_type_to_json, type_to_json};
+use crate::json::{
+    JsonError, expect_array, expect_text, mismatch, product_type_from_json, product_type_to_json, single_entry,
+    type_from_json, type_to_json,
+};
 use crate::{AlgebraicType, ProductType, TypeRef};
 
 /// Items to allocate for before the first is seen to be there.
@@ -26,6 +29,8 @@ pub(super) trait Part: Sized {
     fn read(decoder: &mut Decoder<'_>) -> Result<Self, DecodeError>;
     fn write(&self, out: &mut Vec<u8>);
     fn to_json(&self) -> Value;
+    /// Reads what [`Part::to_json`] wrote.
+    fn from_json(value: &Value) -> Result<Self, JsonError>;
 }
 
 macro_rules! primitive_parts {
@@ -43,6 +48,12 @@ macro_rules! primitive_parts {
 
             fn to_json(&self) -> Value {
                 json!(self)
+            }
+
+            fn from_json(value: &Value) -> Result<Self, JsonError> {
+                // Through text, which has all digits of a number too.
+                let text = value.to_string();
+                text.parse().map_err(|_| mismatch(stringify!($ty), value))
             }
         }
     )*};
@@ -69,6 +80,10 @@ impl Part for TypeRef {
     fn to_json(&self) -> Value {
         json!(self.0)
     }
+
+    fn from_json(value: &Value) -> Result<Self, JsonError> {
+        u32::from_json(value).map(TypeRef)
+    }
 }
 
 impl Part for Box<str> {
@@ -84,6 +99,10 @@ impl Part for Box<str> {
 
     fn to_json(&self) -> Value {
         json!(**self)
+    }
+
+    fn from_json(value: &Value) -> Result<Self, JsonError> {
+        expect_text(value).map(Into::into)
     }
 }
 
@@ -104,6 +123,11 @@ impl Part for Box<[u8]> {
         crate::hex::push_hex(&mut text, self.iter().copied());
         json!(text)
     }
+
+    fn from_json(value: &Value) -> Result<Self, JsonError> {
+        let bytes = crate::hex::parse_vec(expect_text(value)?);
+        bytes.map(Into::into).map_err(|_| mismatch("hexadecimal digits", value))
+    }
 }
 
 impl Part for AlgebraicType {
@@ -120,6 +144,10 @@ impl Part for AlgebraicType {
     fn to_json(&self) -> Value {
         type_to_json(self)
     }
+
+    fn from_json(value: &Value) -> Result<Self, JsonError> {
+        type_from_json(value)
+    }
 }
 
 impl Part for ProductType {
@@ -135,6 +163,10 @@ impl Part for ProductType {
 
     fn to_json(&self) -> Value {
         product_type_to_json(self)
+    }
+
+    fn from_json(value: &Value) -> Result<Self, JsonError> {
+        product_type_from_json(value)
     }
 }
 
@@ -161,6 +193,14 @@ impl<T: Part> Part for Option<T> {
             None => json!({ "none": [] }),
         }
     }
+
+    fn from_json(value: &Value) -> Result<Self, JsonError> {
+        match single_entry(value)? {
+            ("some", value) => T::from_json(value).map(Some),
+            ("none", _) => Ok(None),
+            _ => Err(mismatch("an option", value)),
+        }
+    }
 }
 
 impl<T: Part> Part for Vec<T> {
@@ -182,6 +222,10 @@ impl<T: Part> Part for Vec<T> {
 
     fn to_json(&self) -> Value {
         self.iter().map(Part::to_json).collect()
+    }
+
+    fn from_json(value: &Value) -> Result<Self, JsonError> {
+        expect_array(value)?.iter().map(T::from_json).collect()
     }
 }
 
@@ -209,6 +253,10 @@ macro_rules! record {
                 Value::Object(Map::from_iter([
                     $((stringify!($field).to_owned(), self.$field.to_json()),)*
                 ]))
+            }
+
+            fn from_json(value: &Value) -> Result<Self, JsonError> {
+                Ok(Self { $($field: Part::from_json(field(value, stringify!($field))?)?,)* })
             }
         }
     };
@@ -252,6 +300,14 @@ macro_rules! choice {
                     })*
                 }
             }
+
+            fn from_json(value: &Value) -> Result<Self, JsonError> {
+                let (variant, payload) = single_entry(value)?;
+                match variant {
+                    $(stringify!($variant) => Ok(choice!(@from_json $variant payload $($ty)?)),)*
+                    _ => Err(JsonErrorKind::UnknownVariant(variant.to_owned()).into()),
+                }
+            }
         }
     };
     (@pattern $variant:ident $part:ident $ty:ty) => { Self::$variant($part) };
@@ -260,6 +316,11 @@ macro_rules! choice {
     (@write $part:ident $out:ident) => {};
     (@json $part:ident $ty:ty) => { $part.to_json() };
     (@json $part:ident) => { json!([]) };
+    (@from_json $variant:ident $payload:ident $ty:ty) => { Self::$variant(Part::from_json($payload)?) };
+    (@from_json $variant:ident $payload:ident) => {{
+        let _ = $payload;
+        Self::$variant
+    }};
 }
 
 pub(super) use {choice, record};

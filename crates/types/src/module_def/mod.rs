@@ -1,6 +1,6 @@
-//! Module definitions: what a module says about itself, in the `RawModuleDef` V10 format.
+//! Module definitions: what a module says about itself, in the `RawModuleDef` V10 format. V9 is read, too.
 //!
-//! Bytes: a version tag (2 for V10), then an array of sections, each a tag and a payload. Sections
+//! Bytes: a version tag (2 for V10, 1 for V9), then for V10 an array of sections, each a tag and a payload. Sections
 //! come in any order and any may lack, but none comes twice. The records below list their fields in
 //! encoding order and under their JSON names; one macro makes struct, codec and JSON from that list,
 //! so that the three cannot differ.
@@ -12,6 +12,7 @@ mod codec;
 mod names;
 mod records;
 mod sections;
+mod v9;
 
 #[cfg(test)]
 mod tests;

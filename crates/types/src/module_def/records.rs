@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::codec::{Decoder, Part, choice, record};
 use crate::bsatn::{BsatnWrite, DecodeError};
+use crate::json::{JsonError, JsonErrorKind, field, single_entry};
 use crate::{AlgebraicType, ProductType, TypeRef};
 
 record! {

@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 
 use super::codec::{Decoder, Part};
+use super::v9;
 use super::{CasePolicy, ExplicitName, ModuleDef, Submodule};
 use crate::Typespace;
 use crate::bsatn::{BsatnWrite, DecodeError, Reader, TypeBudget};
+use crate::json::{JsonError, JsonErrorKind, expect_array, expect_text, field, single_entry};
 
 /// How deep modules may nest. A name has one prefix per level, and nobody writes more than two.
 pub const SUBMODULE_DEPTH_MAX: usize = 8;
@@ -14,7 +16,9 @@ pub const SUBMODULE_DEPTH_MAX: usize = 8;
 /// of a module; a module of a thousand tables has a tenth of this.
 pub const MODULE_BYTES_MAX: usize = 16 << 20;
 
-/// Version tag of the only version read and written.
+/// Version tag of the older format, which is read only.
+const VERSION_9: u8 = 1;
+/// Version tag of the format that is written.
 const VERSION_10: u8 = 2;
 
 /// Tags of the sections in the order in which the module SDK writes them.
@@ -50,7 +54,7 @@ pub enum ModuleDefError {
         bytes: usize,
     },
     /// A version of the format that is not read.
-    #[error("module definition format with tag {tag} is not supported, only V10 (tag 2)")]
+    #[error("module definition format with tag {tag} is not supported, only V10 (tag 2) and V9 (tag 1)")]
     UnsupportedVersion {
         /// The version tag.
         tag: u8,
@@ -86,17 +90,17 @@ impl ModuleDef {
     /// Reads a definition, version tag included, to the last byte.
     ///
     /// # Errors
-    /// Bytes that are no V10 definition, or one past the bounds.
+    /// Bytes that are no V10 or V9 definition, or one past the bounds.
     pub fn decode(bytes: &[u8]) -> Result<Self, ModuleDefError> {
         if bytes.len() > MODULE_BYTES_MAX {
             return Err(ModuleDefError::TooLarge { bytes: bytes.len() });
         }
         let mut decoder = Decoder { reader: Reader::new(bytes), types: TypeBudget::default() };
-        match decoder.reader.u8()? {
-            VERSION_10 => {}
+        let module = match decoder.reader.u8()? {
+            VERSION_10 => read_module(&mut decoder, 0)?,
+            VERSION_9 => v9::Definition::read(&mut decoder)?.into_module(),
             tag => return Err(ModuleDefError::UnsupportedVersion { tag }),
-        }
-        let module = read_module(&mut decoder, 0)?;
+        };
         decoder.reader.finish()?;
         Ok(module)
     }
@@ -116,6 +120,50 @@ impl ModuleDef {
             .collect();
         json!({ "sections": sections })
     }
+
+    /// Reads a definition that [`ModuleDef::to_json`] wrote. Sections may lack and come in any order.
+    ///
+    /// # Errors
+    /// JSON that is no definition.
+    pub fn from_json(value: &Value) -> Result<Self, JsonError> {
+        module_from_json(value, 0)
+    }
+}
+
+fn module_from_json(value: &Value, depth: usize) -> Result<ModuleDef, JsonError> {
+    let mut module = ModuleDef::default();
+    for section in expect_array(field(value, "sections")?)? {
+        let (name, payload) = single_entry(section)?;
+        let tag = SECTION_NAMES.iter().position(|known| *known == name);
+        match tag.ok_or_else(|| JsonErrorKind::UnknownVariant(name.to_owned()))? {
+            0 => module.typespace = Typespace(Part::from_json(field(payload, "types")?)?),
+            1 => module.types = Part::from_json(payload)?,
+            2 => module.tables = Part::from_json(payload)?,
+            3 => module.reducers = Part::from_json(payload)?,
+            4 => module.procedures = Part::from_json(payload)?,
+            5 => module.views = Part::from_json(payload)?,
+            6 => module.schedules = Part::from_json(payload)?,
+            7 => module.lifecycle = Part::from_json(payload)?,
+            8 => module.row_level_security = Part::from_json(payload)?,
+            9 => module.case_policy = Part::from_json(payload)?,
+            10 => module.explicit_names = Part::from_json(field(payload, "entries")?)?,
+            11 => module.http_handlers = Part::from_json(payload)?,
+            12 => module.http_routes = Part::from_json(payload)?,
+            13 => module.view_primary_keys = Part::from_json(payload)?,
+            _ => {
+                for submodule in expect_array(payload)? {
+                    if depth >= SUBMODULE_DEPTH_MAX {
+                        return Err(DecodeError::TooDeep { position: 0 }.into());
+                    }
+                    module.submodules.push(Submodule {
+                        namespace: expect_text(field(submodule, "namespace")?)?.into(),
+                        module: module_from_json(field(submodule, "module")?, depth + 1)?,
+                    });
+                }
+            }
+        }
+    }
+    Ok(module)
 }
 
 fn read_module(decoder: &mut Decoder<'_>, depth: usize) -> Result<ModuleDef, ModuleDefError> {

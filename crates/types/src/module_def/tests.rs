@@ -183,7 +183,8 @@ fn hostile_definitions() {
     });
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (vec![], "TN0144"),
-        (vec![1, 0, 0, 0, 0], "TN0141"),
+        (vec![1, 0, 0, 0, 0], "TN0144"),
+        (vec![0, 0, 0, 0, 0], "TN0141"),
         (vec![2, 1, 0, 0, 0, 15], "TN0144"),
         (vec![2, 2, 0, 0, 0, 9, 0, 9, 0], "TN0142"),
         (vec![2, 0, 0, 0, 0, 0], "TN0144"),
@@ -322,5 +323,23 @@ proptest! {
         let canonical = snake_case(&name);
         prop_assert_eq!(snake_case(&canonical), canonical.clone());
         prop_assert!(!canonical.starts_with('_') && !canonical.ends_with('_') && !canonical.contains("__"));
+    }
+}
+
+#[test]
+fn json_is_read_back() {
+    let module = sample();
+    assert_eq!(ModuleDef::from_json(&module.to_json()), Ok(module.clone()));
+    let text = module.to_json().to_string();
+    let parsed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(ModuleDef::from_json(&parsed), Ok(module));
+    for wrong in [
+        json!([]),
+        json!({ "sections": [{ "Nothing": [] }] }),
+        json!({ "sections": [{ "Tables": [{}] }] }),
+        json!({ "sections": [{ "Typespace": { "types": [{ "Ref": -1 }] } }] }),
+        json!({ "sections": [{ "CaseConversionPolicy": { "Loud": [] } }] }),
+    ] {
+        assert!(ModuleDef::from_json(&wrong).is_err(), "{wrong}");
     }
 }
