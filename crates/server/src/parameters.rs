@@ -1,5 +1,8 @@
 //! Query parameters: decoded once, validated where they are read.
 
+use tine_host::{Lsn, VersionAt};
+use tine_types::Timestamp;
+
 use crate::error::RequestError;
 
 /// Decoded `name=value` pairs of an address. The first of several equal names counts.
@@ -30,6 +33,23 @@ impl Parameters {
             Some("false") => Ok(Some(false)),
             Some(_) => Err(RequestError::BadParameter { name, expected: "true or false" }),
         }
+    }
+
+    /// The value of `name` as an LSN.
+    pub fn lsn(&self, name: &'static str) -> Result<Option<Lsn>, RequestError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let parsed =
+            text.parse().map_err(|_| RequestError::BadParameter { name, expected: "an LSN (a whole number)" })?;
+        Ok(Some(Lsn::new(parsed)))
+    }
+
+    /// The value of `name` as a version: an LSN, or a time in RFC 3339.
+    pub fn version(&self, name: &'static str) -> Result<Option<VersionAt>, RequestError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let lsn = text.parse().ok().map(|lsn| VersionAt::Lsn(Lsn::new(lsn)));
+        let time = || Timestamp::from_rfc3339(text).ok().map(|time| VersionAt::Time(time.micros()));
+        let expected = "an LSN (a whole number) or a time such as 2026-11-21T10:00:00Z";
+        lsn.or_else(time).map(Some).ok_or(RequestError::BadParameter { name, expected })
     }
 
     /// The value of `name` as a whole number.

@@ -4,7 +4,7 @@
 //! depend on is on stable storage. Waiting delays this reply only; the lane has long gone on.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::body::Body;
@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tine_host::{CallArguments, CallFailure, CallReturn, ForkHandle, Reply, SqlRows};
+use tine_host::{CallArguments, CallFailure, CallReturn, ForkHandle, HostError, Reply, SqlRows, VersionAt};
 use tine_store::Lsn;
 use tine_types::bsatn::Reader;
 use tine_types::json::{bsatn_to_json, product_to_sql_json, product_type_to_json};
@@ -37,10 +37,14 @@ pub(crate) async fn call(
     body: Body,
 ) -> Result<Response, RequestError> {
     require_json(&headers)?;
-    let is_confirmed = Parameters::parse(query.as_deref().unwrap_or(""))?.boolean("confirmed")?.unwrap_or(true);
+    let parameters = Parameters::parse(query.as_deref().unwrap_or(""))?;
+    let is_confirmed = parameters.boolean("confirmed")?.unwrap_or(true);
     let fork = shared.host.resolve(&name)?;
     let body = read_body(&headers, body, shared.limits.body_bytes_max).await?;
     let arguments = parse_arguments(&body)?;
+    if parameters.boolean("dry_run")?.unwrap_or(false) {
+        return dry_run(&shared, name, function, &identified, arguments).await;
+    }
     let reply = run_function(&shared, &fork, &identified, &function, arguments, is_confirmed).await?;
     let mut response = match &reply.value {
         None => StatusCode::OK.into_response(),
@@ -49,6 +53,19 @@ pub(crate) async fn call(
     set_number(&mut response, "spacetime-execution-duration-micros", micros(reply.duration));
     set_number(&mut response, LSN_HEADER, reply.lsn.get());
     Ok(response)
+}
+
+/// Shows the rows that a call of a reducer would change: `{"lsn": version it ran on, "rows": {table: {"inserted", "deleted"}}}`.
+async fn dry_run(
+    shared: &Arc<Shared>,
+    name: String,
+    function: String,
+    identified: &Identified,
+    arguments: CallArguments,
+) -> Result<Response, RequestError> {
+    let actor = identified.actor();
+    let ran = shared.blocking(move |host| Ok(host.dry_run(&name, &actor, &function, arguments)?)).await?;
+    Ok(super::json(StatusCode::OK, &json!({ "lsn": ran.lsn.get(), "rows": ran.outcome? })))
 }
 
 /// Refuses a body that does not say it is JSON.
@@ -135,15 +152,40 @@ pub(crate) async fn sql(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, RequestError> {
-    let is_confirmed = Parameters::parse(query.as_deref().unwrap_or(""))?.boolean("confirmed")?.unwrap_or(true);
+    let parameters = Parameters::parse(query.as_deref().unwrap_or(""))?;
+    let is_confirmed = parameters.boolean("confirmed")?.unwrap_or(true);
     let fork = shared.host.resolve(&name)?;
     let body = read_body(&headers, body, shared.limits.body_bytes_max).await?;
     let text = std::str::from_utf8(&body).map_err(|_| RequestError::BadBody("not UTF-8".to_owned()))?;
-    let reply = run_statement(&shared, &fork, &identified, text, is_confirmed).await?;
+    let reply = match parameters.version("at")? {
+        Some(at) => select_as_of(&shared, name, &identified, text, at).await?,
+        None => run_statement(&shared, &fork, &identified, text, is_confirmed).await?,
+    };
     let statement = statement_json(reply.value, micros(reply.duration));
     let mut response = super::json(StatusCode::OK, &Value::Array(vec![statement]));
     set_number(&mut response, LSN_HEADER, reply.lsn.get());
     Ok(response)
+}
+
+/// Answers a SELECT from an older version.
+async fn select_as_of(
+    shared: &Arc<Shared>,
+    name: String,
+    identified: &Identified,
+    text: &str,
+    at: VersionAt,
+) -> Result<Done<SqlRows>, RequestError> {
+    if text.len() > STATEMENT_BYTES_MAX {
+        return Err(RequestError::StatementTooLong(STATEMENT_BYTES_MAX));
+    }
+    let (requester, text) = (identified.requester(), text.to_owned());
+    let started = Instant::now();
+    let selected = shared.blocking(move |host| Ok(host.select_as_of(&name, &requester, &text, at)?)).await;
+    let (value, lsn) = selected.map_err(|error| match error {
+        RequestError::Host(HostError::Call(failure)) => RequestError::Statement(failure),
+        error => error,
+    })?;
+    Ok(Done { value, duration: started.elapsed(), lsn })
 }
 
 /// Runs one statement and waits for its rows.

@@ -62,7 +62,7 @@ async fn publish_to(
     Ok(super::json(StatusCode::OK, &published_json(&published)))
 }
 
-async fn read_program(
+pub(super) async fn read_program(
     shared: &Shared,
     parameters: &Parameters,
     headers: &HeaderMap,

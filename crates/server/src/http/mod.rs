@@ -10,6 +10,7 @@ mod forks;
 mod identity;
 mod logs;
 mod mcp;
+mod redo;
 mod request_id;
 mod schema_v9;
 mod system;
@@ -62,6 +63,9 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/database/{name}/mcp", post(mcp::database))
         .route("/v1/mcp", post(mcp::host))
         .route("/v1/database/{name}/logs", get(logs::logs))
+        .route("/v1/database/{name}/history", get(redo::history))
+        .route("/v1/database/{name}/verify", post(redo::verify))
+        .route("/v1/database/{name}/replay", post(redo::replay))
         .route("/v1/database/{name}/forks", get(forks::list).post(forks::create))
         .route("/v1/database/{name}/forks/{fork}", get(forks::show).patch(forks::rename).delete(forks::delete))
         .route("/v1/database/{name}/forks/{fork}/reset", post(forks::reset))
