@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use tine_store::{Read, Writer};
+use tine_store::Read;
 
 use crate::tree::Tree;
 use crate::update::Event;
-use crate::{Digest, EMPTY, HashPool, Keyspaces, Proof, TreeError, TreeHash, TreeState};
+use crate::{Digest, EMPTY, HashPool, Keyspaces, Proof, TreeError, TreeHash, TreeState, TreeWrite};
 
 /// A list of leaves that only grows. A leaf is a node as it is, so the caller hashes data before; the empty one is not
 /// found by its value.
@@ -38,7 +38,7 @@ impl AppendTree {
     ///
     /// # Errors
     /// They do not fit, one is no word of the hash (nothing was written then), or the store refuses a write.
-    pub fn append(&self, writer: &mut Writer, leaves: &[Digest]) -> Result<TreeState, TreeError> {
+    pub fn append(&self, writer: &mut impl TreeWrite, leaves: &[Digest]) -> Result<TreeState, TreeError> {
         let before = self.0.state(writer)?;
         let size = before.size.saturating_add(leaves.len() as u64);
         self.0.check_room(size)?;

@@ -10,12 +10,12 @@ use std::cmp::Reverse;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use tine_store::{Direction, Read, Writer};
+use tine_store::{Direction, Read};
 
 use crate::hash::number;
 use crate::tree::Tree;
 use crate::update::Event;
-use crate::{Digest, EMPTY, HashPool, KeyProof, Keyspaces, TreeError, TreeHash, TreeState};
+use crate::{Digest, EMPTY, HashPool, KeyProof, Keyspaces, TreeError, TreeHash, TreeState, TreeWrite};
 
 /// What a leaf of an indexed tree holds, and whether it can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +152,7 @@ impl IndexedTree {
     ///
     /// # Panics
     /// If the tree is not empty.
-    pub fn initialize(&self, writer: &mut Writer, entries: &[Insertion]) -> Result<TreeState, TreeError> {
+    pub fn initialize(&self, writer: &mut impl TreeWrite, entries: &[Insertion]) -> Result<TreeState, TreeError> {
         let before = self.tree.state(writer)?;
         assert_eq!(before.size, 0, "only an empty tree is initialised");
         let size = entries.len() as u64;
@@ -244,7 +244,7 @@ impl IndexedTree {
     /// of the change may be written then: roll the transaction back.
     pub fn insert_each(
         &self,
-        writer: &mut Writer,
+        writer: &mut impl TreeWrite,
         entries: &[Insertion],
         witnessed: bool,
     ) -> Result<SequentialInsertion, TreeError> {
@@ -294,7 +294,7 @@ impl IndexedTree {
     /// As for [`IndexedTree::insert_each`]; also if a key is twice in the batch.
     pub fn insert_batch(
         &self,
-        writer: &mut Writer,
+        writer: &mut impl TreeWrite,
         entries: &[Insertion],
         witnessed: bool,
     ) -> Result<BatchInsertion, TreeError> {
@@ -377,7 +377,7 @@ impl IndexedTree {
     /// Hashes the leaves of `events` and applies them in order.
     fn change(
         &self,
-        writer: &mut Writer,
+        writer: &mut impl TreeWrite,
         before: TreeState,
         size: u64,
         mut events: Vec<LeafEvent>,
@@ -423,7 +423,7 @@ impl IndexedTree {
     }
 
     /// The record of a leaf: its index, next index and next key, and in a map its value, under its key.
-    fn write_leaf(&self, writer: &mut Writer, index: u64, leaf: &IndexedLeaf) -> Result<(), TreeError> {
+    fn write_leaf(&self, writer: &mut impl TreeWrite, index: u64, leaf: &IndexedLeaf) -> Result<(), TreeError> {
         let mut record = Vec::with_capacity(80);
         record.extend_from_slice(&index.to_be_bytes());
         record.extend_from_slice(&leaf.next_index.to_be_bytes());

@@ -1,7 +1,7 @@
 //! Authenticated trees on a store: append-only and indexed Merkle trees with proofs, for any version of a fork.
 //!
 //! A tree is a few keyspaces of a [`tine_store`] store, so it forks, reverts and becomes durable with everything else
-//! in it: changes are puts of the [`Writer`](tine_store::Writer) that a transaction of the caller's ends with, and reads
+//! in it: changes are puts of a [`Writer`](tine_store::Writer) in the caller's transaction, and reads
 //! take any [`Read`](tine_store::Read), a snapshot or a writer. The hash is the caller's choice ([`TreeHash`]).
 //!
 //! - [`AppendTree`]: a list of 32-byte leaves. Proves that a leaf is at an index.
@@ -35,7 +35,7 @@ pub use indexed::{
 pub use pool::{HashPool, SpawnThread};
 pub use poseidon2::hash as poseidon2_hash;
 pub use proof::{KeyProof, Proof, ProofError, root_of};
-pub use tree::{Keyspaces, TreeState};
+pub use tree::{Keyspaces, TreeState, TreeWrite};
 
 /// A node of a tree or a word of a leaf: 32 bytes, big-endian where they are a number.
 pub type Digest = [u8; 32];

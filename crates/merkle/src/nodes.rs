@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use tine_store::{KeyspaceId, Read, Writer};
+use tine_store::{KeyspaceId, Read};
 
-use crate::{Digest, EMPTY, TreeError};
+use crate::{Digest, EMPTY, TreeError, TreeWrite};
 
 /// Levels of nodes in one record.
 pub(crate) const GROUP_LEVELS: u32 = 4;
@@ -168,7 +168,7 @@ impl<'t> Nodes<'t> {
     }
 
     /// Writes what changed.
-    pub(crate) fn write(self, writer: &mut Writer) -> Result<(), TreeError> {
+    pub(crate) fn write(self, writer: &mut impl TreeWrite) -> Result<(), TreeError> {
         let mut changed: Vec<((u8, u64), Group)> =
             self.groups.into_iter().filter(|(_, group)| group.is_changed).collect();
         // In key order, neighbours share the pages they lie on.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tine_store::{KeyspaceId, Read, Writer};
+use tine_store::{KeyspaceId, Read, WriteError, Writer};
 
 use crate::nodes::{GROUP_LEVELS, GroupRef, Nodes};
 use crate::update::{Change, Event};
@@ -17,6 +17,21 @@ pub struct Keyspaces {
     pub keys: KeyspaceId,
     /// Keys of an indexed tree by index.
     pub leaves: KeyspaceId,
+}
+
+/// Where changes of a tree are written: a [`Writer`], or something that sees what passes to one.
+pub trait TreeWrite: Read {
+    /// Sets the value of `key`. Says whether the key had a value before.
+    ///
+    /// # Errors
+    /// The store refuses the write.
+    fn put(&mut self, keyspace: KeyspaceId, key: &[u8], value: &[u8]) -> Result<bool, WriteError>;
+}
+
+impl TreeWrite for Writer {
+    fn put(&mut self, keyspace: KeyspaceId, key: &[u8], value: &[u8]) -> Result<bool, WriteError> {
+        Writer::put(self, keyspace, key, value)
+    }
 }
 
 /// The size and root of a version of a tree.
@@ -115,7 +130,7 @@ impl Tree {
     /// Applies events and sets the size. Returns the new state and the witnessed paths.
     pub(crate) fn change(
         &self,
-        writer: &mut Writer,
+        writer: &mut impl TreeWrite,
         before: TreeState,
         size: u64,
         events: &[Event],

@@ -1,0 +1,266 @@
+//! The changes of one fork since its base: an ephemeral fork of the store, made at the first change.
+//!
+//! Each request is a transaction of its own, so a refused one leaves no trace. Checkpoints are the store's.
+
+use std::collections::HashSet;
+
+use tine_merkle::{TreeState, TreeWrite};
+use tine_store::{
+    CheckpointId, Cursor, Direction, Durability, Fault, ForkId, ForkOptions, KeyspaceId, Read, Snapshot, Store,
+    ValueRef, WriteError, Writer,
+};
+
+use crate::error::WorldError;
+use crate::query::{Context, answer};
+use crate::trees::{AnyTree, TreeId, Trees};
+use crate::types::{BlockNumber, Change, Leaves, Query, Reply};
+
+/// A writer that remembers which keys were written, so that they can be carried over to another fork.
+pub(crate) struct Tracked {
+    pub(crate) writer: Writer,
+    /// `None`: nobody will ask.
+    touched: Option<HashSet<(KeyspaceId, Box<[u8]>)>>,
+}
+
+impl TreeWrite for Tracked {
+    fn put(&mut self, keyspace: KeyspaceId, key: &[u8], value: &[u8]) -> Result<bool, WriteError> {
+        if let Some(touched) = &mut self.touched {
+            touched.insert((keyspace, key.into()));
+        }
+        self.writer.put(keyspace, key, value)
+    }
+}
+
+impl Read for Tracked {
+    fn get(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<ValueRef<'_>>, Fault> {
+        self.writer.get(keyspace, key)
+    }
+
+    fn range<'a>(
+        &'a self,
+        keyspace: KeyspaceId,
+        start: std::ops::Bound<&[u8]>,
+        end: std::ops::Bound<&[u8]>,
+        direction: Direction,
+    ) -> Cursor<'a> {
+        self.writer.range(keyspace, start, end, direction)
+    }
+
+    fn len(&self, keyspace: KeyspaceId) -> u64 {
+        self.writer.len(keyspace)
+    }
+}
+
+/// A fork's changes while there are any.
+struct Open {
+    store_fork: ForkId,
+    tracked: Tracked,
+    checkpoints: Vec<CheckpointId>,
+}
+
+/// One fork: a block and the changes since.
+pub(crate) struct Pending {
+    pub(crate) base_block: BlockNumber,
+    pub(crate) base: Snapshot,
+    /// Whether the changes are to become a block one day.
+    is_canonical: bool,
+    open: Option<Box<Open>>,
+}
+
+impl Pending {
+    pub(crate) fn new(base_block: BlockNumber, base: Snapshot, is_canonical: bool) -> Pending {
+        Pending { base_block, base, is_canonical, open: None }
+    }
+
+    /// The newest state, for reading beside this fork's next change.
+    pub(crate) fn snapshot(&mut self, store: &Store) -> Result<Snapshot, WorldError> {
+        match &mut self.open {
+            None => Ok(self.base.clone()),
+            Some(open) => {
+                open.tracked.writer.publish();
+                Ok(store.snapshot(open.store_fork)?)
+            }
+        }
+    }
+
+    /// Answers a query from the newest state.
+    pub(crate) fn answer(&self, trees: &Trees, query: &Query, context: &Context<'_>) -> Result<Reply, WorldError> {
+        match &self.open {
+            None => answer(trees, &self.base, query, context),
+            Some(open) => answer(trees, &open.tracked.writer, query, context),
+        }
+    }
+
+    /// The newest state of a tree.
+    pub(crate) fn tree_state(&self, trees: &Trees, tree: TreeId) -> Result<TreeState, WorldError> {
+        match &self.open {
+            None => trees.state(&self.base, tree),
+            Some(open) => trees.state(&open.tracked.writer, tree),
+        }
+    }
+
+    /// Drops the changes and the checkpoints.
+    pub(crate) fn discard(&mut self, store: &Store) {
+        if let Some(open) = self.open.take() {
+            let Open { store_fork, tracked, .. } = *open;
+            drop(tracked);
+            // A store that cannot write any more keeps the fork until it is closed, which loses it too.
+            let _ = store.drop_fork(store_fork);
+        }
+    }
+
+    /// Goes on from another block, without changes.
+    pub(crate) fn rebase(&mut self, store: &Store, block: BlockNumber, base: Snapshot) {
+        self.discard(store);
+        self.base_block = block;
+        self.base = base;
+    }
+
+    /// Writes the changes to the canonical fork of the store, which is at this fork's base.
+    ///
+    /// # Panics
+    /// If this is not the canonical fork.
+    pub(crate) fn carry_over(&self, canonical: &mut Writer) -> Result<(), WorldError> {
+        let Some(open) = &self.open else { return Ok(()) };
+        let touched = open.tracked.touched.as_ref().expect("the canonical fork remembers its keys");
+        let mut touched: Vec<&(KeyspaceId, Box<[u8]>)> = touched.iter().collect();
+        touched.sort_unstable();
+        for (keyspace, key) in touched {
+            match open.tracked.writer.get(*keyspace, key)? {
+                Some(value) => canonical.put(*keyspace, key, &value)?,
+                None => canonical.delete(*keyspace, key)?,
+            };
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, store: &Store, name: impl FnOnce() -> String) -> Result<&mut Open, WorldError> {
+        if self.open.is_none() {
+            let options = ForkOptions { name: name(), durability: Durability::Ephemeral, expires_at_micros: None };
+            let (info, _) = store.fork_from(&self.base, options)?;
+            let writer = store.writer(info.id)?;
+            let touched = self.is_canonical.then(HashSet::new);
+            let tracked = Tracked { writer, touched };
+            self.open = Some(Box::new(Open { store_fork: info.id, tracked, checkpoints: Vec::new() }));
+        }
+        Ok(self.open.as_mut().expect("it was just made"))
+    }
+
+    /// Applies one change. `name` is for the store's fork if this is the first.
+    ///
+    /// # Panics
+    /// On [`Change::Delete`], which is not one of the state.
+    pub(crate) fn change(
+        &mut self,
+        store: &Store,
+        trees: &Trees,
+        change: Change,
+        name: impl FnOnce() -> String,
+    ) -> Result<Reply, WorldError> {
+        if let Some(refusal) = self.refuse_without_checkpoint(&change) {
+            return Err(refusal);
+        }
+        let open = self.open(store, name)?;
+        match change {
+            Change::CreateCheckpoint => open.checkpoints.push(open.tracked.writer.begin_checkpoint()?),
+            Change::CommitCheckpoint => {
+                let id = open.checkpoints.pop().expect("one is open");
+                open.tracked.writer.commit_checkpoint(id)?;
+            }
+            Change::RevertCheckpoint => {
+                let id = *open.checkpoints.last().expect("one is open");
+                open.tracked.writer.revert_checkpoint(id, &[])?;
+                open.checkpoints.pop();
+            }
+            Change::CommitAllCheckpoints => {
+                open.tracked.writer.commit_checkpoint(open.checkpoints[0])?;
+                open.checkpoints.clear();
+            }
+            Change::RevertAllCheckpoints => {
+                open.tracked.writer.revert_checkpoint(open.checkpoints[0], &[])?;
+                open.checkpoints.clear();
+            }
+            change => return open.transaction(trees, change),
+        }
+        Ok(Reply::Done)
+    }
+
+    fn refuse_without_checkpoint(&self, change: &Change) -> Option<WorldError> {
+        let text = match change {
+            Change::CommitCheckpoint => "Cannot commit without a checkpoint",
+            Change::RevertCheckpoint => "Cannot revert without a checkpoint",
+            Change::CommitAllCheckpoints => "Invalid depth for commit_to_depth",
+            Change::RevertAllCheckpoints => "Invalid depth for revert_to_depth",
+            _ => return None,
+        };
+        let is_open = self.open.as_ref().is_some_and(|open| !open.checkpoints.is_empty());
+        (!is_open).then_some(WorldError::NoCheckpoint(text))
+    }
+}
+
+impl Open {
+    fn transaction(&mut self, trees: &Trees, change: Change) -> Result<Reply, WorldError> {
+        let result = apply(&mut self.tracked, trees, change);
+        match result {
+            Ok(reply) => {
+                self.tracked.writer.commit(&[])?;
+                Ok(reply)
+            }
+            Err(error) => {
+                self.tracked.writer.rollback();
+                Err(error)
+            }
+        }
+    }
+}
+
+fn apply(writer: &mut Tracked, trees: &Trees, change: Change) -> Result<Reply, WorldError> {
+    match change {
+        Change::Append(tree, leaves) => {
+            append(writer, trees, tree, &leaves)?;
+            Ok(Reply::Done)
+        }
+        Change::InsertBatch(tree, entries, subtree_depth) => {
+            let inserted = trees.indexed(tree).insert_batch(writer, &entries, true);
+            let mut inserted = inserted.map_err(|error| WorldError::of_tree(tree, error))?;
+            let skipped = (subtree_depth as usize).min(inserted.path.len());
+            inserted.path.drain(..skipped);
+            Ok(Reply::Batch(tree, Box::new(inserted)))
+        }
+        Change::InsertEach(tree, entries) => {
+            let inserted = trees.indexed(tree).insert_each(writer, &entries, true);
+            let inserted = inserted.map_err(|error| WorldError::of_tree(tree, error))?;
+            Ok(Reply::Sequential(tree, Box::new(inserted)))
+        }
+        Change::UpdateArchive(state, header_hash) => {
+            if trees.state_reference(writer)? != state {
+                return Err(WorldError::ArchiveStateMismatch);
+            }
+            append(writer, trees, TreeId::Archive, &Leaves::Words(vec![header_hash]))?;
+            Ok(Reply::Done)
+        }
+        Change::CreateCheckpoint
+        | Change::CommitCheckpoint
+        | Change::RevertCheckpoint
+        | Change::CommitAllCheckpoints
+        | Change::RevertAllCheckpoints
+        | Change::Delete => unreachable!("no change of the trees"),
+    }
+}
+
+/// Appends leaves; to an indexed tree as a batch.
+pub(crate) fn append(
+    writer: &mut impl TreeWrite,
+    trees: &Trees,
+    tree: TreeId,
+    leaves: &Leaves,
+) -> Result<(), WorldError> {
+    let result = match (trees.get(tree), leaves) {
+        (AnyTree::Append(append_only), Leaves::Words(words)) => append_only.append(writer, words).map(|_| ()),
+        (AnyTree::Indexed(indexed), Leaves::Entries(entries)) => {
+            indexed.insert_batch(writer, entries, false).map(|_| ())
+        }
+        _ => unreachable!("leaves are decoded for their tree"),
+    };
+    result.map_err(|error| WorldError::of_tree(tree, error))
+}
