@@ -93,6 +93,8 @@ pub struct BatchInsertion {
     pub low_leaves: Vec<Option<Witness>>,
     /// The entries, greatest key first, with their positions in the batch.
     pub sorted: Vec<(Insertion, usize)>,
+    /// Levels of the tree.
+    pub depth: u32,
     /// The path of the first new slot, after all low leaves were rewritten and before the new leaves.
     pub path: Vec<Digest>,
 }
@@ -340,7 +342,7 @@ impl IndexedTree {
             is_witnessed: witnessed && index == start,
         }));
         let (_, paths) = self.change(writer, before, size, events)?;
-        let mut insertion = BatchInsertion { sorted, ..BatchInsertion::default() };
+        let mut insertion = BatchInsertion { sorted, depth: self.tree.height, ..BatchInsertion::default() };
         if witnessed {
             let mut paths = paths.into_iter();
             for low in found {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tine_merkle::TreeState;
 use tine_store::{
-    Direction, DurableTicket, Durability, ForkId, ForkOptions, KeyspaceId, Lsn, Read, Snapshot, Store, Version,
+    Direction, Durability, DurableTicket, ForkId, ForkOptions, KeyspaceId, Lsn, Read, Snapshot, Store, Version,
     VersionAt, Writer,
 };
 
@@ -118,10 +118,14 @@ impl Chain {
         })
     }
 
+    /// Whether a block is still there with this state.
+    pub(crate) fn has_version(&self, block: BlockNumber, version: Version) -> bool {
+        self.blocks.get(block as usize).is_some_and(|entry| entry.version == version)
+    }
+
     /// Keeps a block's state at hand, if the block is still what it was.
     pub(crate) fn keep(&mut self, block: BlockNumber, snapshot: Snapshot) {
-        let is_same = self.blocks.get(block as usize).is_some_and(|entry| entry.version == snapshot.version());
-        if !is_same || block < self.oldest {
+        if !self.has_version(block, snapshot.version()) || block < self.oldest {
             return;
         }
         if self.snapshots.len() >= SNAPSHOTS_MAX {
@@ -351,7 +355,10 @@ impl ChainWriter {
         if to < finalized {
             return Err(WorldError::UnwindFinalized { finalized });
         }
-        let state = chain.read().state(to).ok_or(WorldError::NoSuchBlock { what: crate::types::Reading::MetaData, block: to })?;
+        let state = chain
+            .read()
+            .state(to)
+            .ok_or(WorldError::NoSuchBlock { what: crate::types::Reading::MetaData, block: to })?;
         let base = match state {
             BlockState::AtHand(snapshot) => snapshot,
             BlockState::Stored(version) => reach(store, version)?,
@@ -454,12 +461,11 @@ fn find_generation(store: &Store, options: &WorldOptions) -> Result<(u64, ForkId
 }
 
 fn read_chain(store: &Store, writer: &Writer, options: &WorldOptions) -> Result<Chain, OpenWorldError> {
-    let damaged = |detail: &str| OpenWorldError::Damaged {
-        directory: options.directory.clone(),
-        detail: detail.to_owned(),
-    };
+    let damaged =
+        |detail: &str| OpenWorldError::Damaged { directory: options.directory.clone(), detail: detail.to_owned() };
     let marks = writer.get(CHAIN, MARKS_KEY).map_err(WorldError::from)?;
-    let (finalized, oldest) = marks.and_then(|marks| decode_marks(&marks)).ok_or_else(|| damaged("there are no marks"))?;
+    let (finalized, oldest) =
+        marks.and_then(|marks| decode_marks(&marks)).ok_or_else(|| damaged("there are no marks"))?;
     let mut blocks = Vec::new();
     let start = std::ops::Bound::Included([BLOCK_PREFIX]);
     let mut cursor =

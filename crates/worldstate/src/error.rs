@@ -118,7 +118,9 @@ pub enum WorldError {
         tip: BlockNumber,
     },
     /// A fork of a block that was removed.
-    #[error("Unable to fork from expired historical block: {block} unfinalizedBlockHeight: {tip}. Tree name: NullifierTree")]
+    #[error(
+        "Unable to fork from expired historical block: {block} unfinalizedBlockHeight: {tip}. Tree name: NullifierTree"
+    )]
     ExpiredBlock {
         /// The block asked for.
         block: BlockNumber,
@@ -149,7 +151,9 @@ pub enum WorldError {
         finalized: BlockNumber,
     },
     /// There are no blocks to remove.
-    #[error("Unable to remove historical blocks to block number {block}, blocks not found. Current oldest block: {oldest}")]
+    #[error(
+        "Unable to remove historical blocks to block number {block}, blocks not found. Current oldest block: {oldest}"
+    )]
     NothingToRemove {
         /// The block asked for.
         block: BlockNumber,

@@ -233,7 +233,7 @@ fn apply(writer: &mut Tracked, trees: &Trees, change: Change) -> Result<Reply, W
             Ok(Reply::Sequential(tree, Box::new(inserted)))
         }
         Change::UpdateArchive(state, header_hash) => {
-            if trees.state_reference(writer)? != state {
+            if trees.state_reference(writer)? != *state {
                 return Err(WorldError::ArchiveStateMismatch);
             }
             append(writer, trees, TreeId::Archive, &Leaves::Words(vec![header_hash]))?;

@@ -38,9 +38,7 @@ pub(crate) fn answer(
     context: &Context<'_>,
 ) -> Result<Reply, WorldError> {
     match query {
-        Query::TreeInfo(tree) => {
-            Ok(Reply::TreeInfo(*tree, trees.state(reader, *tree)?, trees.get(*tree).height()))
-        }
+        Query::TreeInfo(tree) => Ok(Reply::TreeInfo(*tree, trees.state(reader, *tree)?, trees.get(*tree).height())),
         Query::StateReference => Ok(Reply::State(trees.state_reference(reader)?)),
         Query::LeafValue(tree, index) => leaf_value(trees, reader, *tree, *index, context.block).map(Reply::LeafValue),
         Query::LeafPreimage(tree, index) => {
@@ -87,7 +85,7 @@ fn leaf_value(
     block: Option<BlockNumber>,
 ) -> Result<Option<LeafValue>, WorldError> {
     Ok(match trees.get(tree) {
-        AnyTree::Append(tree) => match tree.leaf(reader, index).map_err(WorldError::Tree)? {
+        AnyTree::Append(append_only) => match append_only.leaf(reader, index).map_err(WorldError::Tree)? {
             None if block.is_none() => Some(LeafValue::Word(tine_merkle::EMPTY)),
             leaf => leaf.map(LeafValue::Word),
         },
@@ -96,7 +94,7 @@ fn leaf_value(
                 return Ok(None);
             }
             let leaf = indexed.leaf(reader, index).map_err(WorldError::Tree)?.unwrap_or_default();
-            Some(LeafValue::Entry(Insertion { key: leaf.key, value: leaf.value }))
+            Some(LeafValue::Entry(tree, Insertion { key: leaf.key, value: leaf.value }))
         }
     })
 }

@@ -151,7 +151,8 @@ impl Trees {
         options: &WorldOptions,
     ) -> Result<(), OpenWorldError> {
         let nullifiers = options.prefilled_nullifiers.iter().map(|key| Insertion { key: *key, value: [0; 32] });
-        let public_data = options.prefilled_public_data.iter().map(|(key, value)| Insertion { key: *key, value: *value });
+        let public_data =
+            options.prefilled_public_data.iter().map(|(key, value)| Insertion { key: *key, value: *value });
         for (tree, values) in
             [(TreeId::Nullifier, nullifiers.collect::<Vec<_>>()), (TreeId::PublicData, public_data.collect())]
         {
@@ -195,8 +196,7 @@ fn initial_entries(size: u64, values: &[Insertion]) -> Result<Vec<Insertion>, Op
     let defaults = size
         .checked_sub(values.len() as u64)
         .ok_or_else(|| bad("Number of prefilled values can't be more than initial size"))?;
-    let mut entries: Vec<Insertion> =
-        (0..defaults).map(|key| Insertion { key: number(key), value: [0; 32] }).collect();
+    let mut entries: Vec<Insertion> = (0..defaults).map(|key| Insertion { key: number(key), value: [0; 32] }).collect();
     if !values.is_sorted_by(|a, b| a.key < b.key) {
         return Err(bad("Prefilled values must be unique and sorted"));
     }

@@ -97,7 +97,7 @@ pub enum Change {
     /// Inserts one by one.
     InsertEach(TreeId, Vec<Insertion>),
     /// Appends a header hash to the archive if the fork is in the state it stands for.
-    UpdateArchive(StateReference, Digest),
+    UpdateArchive(Box<StateReference>, Digest),
     /// Begins a checkpoint.
     CreateCheckpoint,
     /// Ends the innermost checkpoint and keeps its changes.
@@ -193,8 +193,8 @@ pub struct FullStatus {
 pub enum LeafValue {
     /// Of an append-only tree.
     Word(Digest),
-    /// Of an indexed tree.
-    Entry(Insertion),
+    /// Of this indexed tree.
+    Entry(TreeId, Insertion),
 }
 
 /// The answer to a [`Command`].
@@ -220,7 +220,7 @@ pub enum Reply {
     LowLeaf(bool, u64),
     /// Of [`Query::FindPaths`].
     Paths(Vec<Option<(u64, Vec<Digest>)>>),
-    /// Of [`Change::InsertBatch`].
+    /// Of [`Change::InsertBatch`]; the path without its lowest levels as asked.
     Batch(TreeId, Box<BatchInsertion>),
     /// Of [`Change::InsertEach`].
     Sequential(TreeId, Box<SequentialInsertion>),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::process::{cargo, output};
 
 /// The floor of each crate; an edge may only go down. Crates of one floor know nothing of one another.
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 15] = [
     ("tine-types", 0),
     ("tine-base", 0),
     ("tine-store", 1),
@@ -20,6 +20,7 @@ const FLOORS: [(&str, u8); 14] = [
     ("tine-query", 3),
     ("tine-host", 4),
     ("tine-server", 5),
+    ("tine-worldstate", 5),
     ("tine-client", 5),
     ("tine", 6),
 ];
