@@ -26,6 +26,7 @@ mod region;
 mod ring;
 mod server;
 mod sync;
+pub mod typed;
 
 pub use client::{
     CallFuture, CallResult, Client, ClientStream, Completion, CompletionQueue, ConnectOptions, StreamItem,

@@ -21,7 +21,7 @@ impl<'a> Reader<'a> {
 
     /// What array elements may take in memory whatever the data's size, so that short data with large,
     /// mostly empty elements is accepted.
-    pub const MEMORY_FREE_BYTES: usize = 1 << 20;
+    pub const MEMORY_FREE_BYTES: usize = 64 << 10;
 
     /// A reader at the start of `buffer`.
     #[inline]

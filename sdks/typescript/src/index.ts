@@ -25,7 +25,16 @@ export {
 export type { Codec, Field } from "./codec.js";
 export { CallError, ConnectError, DecodeError, EncodeError, ServiceError } from "./errors.js";
 export { Reader, Writer } from "./msgpack.js";
-export { call, connect, serve, stream } from "./service.js";
+export {
+  call,
+  connect,
+  decodeRequest,
+  decodeResponse,
+  encodeRequest,
+  encodeResponse,
+  serve,
+  stream,
+} from "./service.js";
 export type {
   Command,
   Connection,

@@ -8,7 +8,7 @@ import { DecodeError, EncodeError } from "./errors.js";
 
 /** Memory that elements may take per byte of data, and beside it. */
 const MEMORY_PER_BYTE = 64;
-const MEMORY_FREE_BYTES = 1 << 20;
+const MEMORY_FREE_BYTES = 64 << 10;
 
 /** First size of a writer's buffer: most messages are smaller. */
 const RESERVED_BYTES = 256;

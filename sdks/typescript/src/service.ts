@@ -119,26 +119,25 @@ class TypedConnection implements Connection {
     this.client.close();
   }
 
-  private decode<R>(payload: Uint8Array, responseName: string, codec: Codec<R>): R {
+  private decode<R>(payload: Uint8Array, name: string, codec: Codec<R>): R {
     const reader = new Reader(payload);
-    const name = messageName(reader, 2);
-    if (name === this.errorName) {
+    const found = responseName(reader);
+    if (found === this.errorName) {
       throw new ServiceError(finished(reader, ErrorResponse).message);
     }
-    if (name !== responseName) {
-      throw unknownMessage(name);
-    }
-    return finished(reader, codec);
+    return expectNamed(reader, found, name, codec);
   }
 }
 
-function encodeRequest<Q>(name: string, codec: Codec<Q>, request: Q): Uint8Array {
+/** A whole request. */
+export function encodeRequest<Q>(name: string, codec: Codec<Q>, request: Q): Uint8Array {
   const writer = new Writer();
   writer.array(1);
   return encodeNamed(writer, name, codec, request);
 }
 
-function encodeResponse<R>(name: string, codec: Codec<R>, response: R): Uint8Array {
+/** A whole response. */
+export function encodeResponse<R>(name: string, codec: Codec<R>, response: R): Uint8Array {
   return encodeNamed(new Writer(), name, codec, response);
 }
 
@@ -149,12 +148,40 @@ function encodeNamed<T>(writer: Writer, name: string, codec: Codec<T>, value: T)
   return writer.bytesWritten();
 }
 
-function messageName(reader: Reader, parts: number): string {
-  const found = reader.array(0);
-  if (found !== parts) {
-    throw new DecodeError("TN1045", `expected ${parts} elements, found ${found}`);
+/** Reads a whole request of that name. */
+export function decodeRequest<Q>(name: string, codec: Codec<Q>, payload: Uint8Array): Q {
+  const reader = new Reader(payload);
+  return expectNamed(reader, requestName(reader), name, codec);
+}
+
+/** Reads a whole response of that name. */
+export function decodeResponse<R>(name: string, codec: Codec<R>, payload: Uint8Array): R {
+  const reader = new Reader(payload);
+  return expectNamed(reader, responseName(reader), name, codec);
+}
+
+function expectNamed<T>(reader: Reader, found: string, name: string, codec: Codec<T>): T {
+  if (found !== name) {
+    throw unknownMessage(found);
   }
+  return finished(reader, codec);
+}
+
+function requestName(reader: Reader): string {
+  expectLength(reader, 1);
+  return responseName(reader);
+}
+
+function responseName(reader: Reader): string {
+  expectLength(reader, 2);
   return reader.string();
+}
+
+function expectLength(reader: Reader, expected: number): void {
+  const found = reader.array(0);
+  if (found !== expected) {
+    throw new DecodeError("TN1045", `expected ${expected} elements, found ${found}`);
+  }
 }
 
 function finished<T>(reader: Reader, codec: Codec<T>): T {
@@ -249,10 +276,7 @@ export async function serve(
     const reader = new Reader(payload);
     const refuse = (message: string): void => responder.ok(encodeResponse(errorName, ErrorResponse, { message }));
     try {
-      if (reader.array(0) !== 1) {
-        throw new DecodeError("TN1045", "a request is an array of one");
-      }
-      const name = messageName(reader, 2);
+      const name = requestName(reader);
       command = commands.get(name);
       if (command === undefined) {
         throw unknownMessage(name);

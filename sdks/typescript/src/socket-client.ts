@@ -37,10 +37,10 @@ export function connectToSocket(path: string, options: RawConnectOptions): Promi
       reject(error);
     };
     const timer = setTimeout(
-      () => fail(new ConnectError("TN0917", `${path}: no answer within ${options.limitMs} ms`)),
+      () => fail(new ConnectError("TN0908", `${path}: no answer within ${options.limitMs} ms`)),
       options.limitMs,
     );
-    socket.on("error", (error) => fail(new ConnectError("TN0916", `${path}: nobody listens there: ${error.message}`)));
+    socket.on("error", (error) => fail(new ConnectError("TN0907", `${path}: nobody listens there: ${error.message}`)));
     socket.on("close", () => fail(new ConnectError("TN0910", `${path}: the server closed the connection at once`)));
     socket.on("data", (chunk: Buffer) => {
       try {

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use super::{Language, code::Code, head_line};
 use crate::{
-    Command, Primitive, Response, Schema, Structure, Type,
+    Alias, Command, Primitive, Response, Schema, Structure, Type,
     names::{is_reserved, snake_case},
 };
 
@@ -60,9 +60,11 @@ pub(super) fn generate(schema: &Schema) -> String {
 
 fn imports(code: &mut Code, schema: &Schema) {
     code.line("use std::path::Path;");
-    code.line("use std::time::Duration;");
-    code.gap();
     let has_calls = schema.commands.iter().any(|command| !command.is_stream);
+    if has_calls {
+        code.line("use std::time::Duration;");
+    }
+    code.gap();
     let mut typed = vec!["Connection", "ErrorResponse", "Incoming"];
     if has_calls {
         typed.push("Responder");
@@ -81,7 +83,9 @@ fn imports(code: &mut Code, schema: &Schema) {
         code.close("};");
     }
     code.line("use tine_ipc::{ConnectError, ConnectOptions, ConnectionEvent, SchemaHash};");
-    code.line("use tine_msgpack::{DecodeError, Reader, Value, Writer};");
+    if schema.structures().next().is_some() || schema.aliases.iter().any(Alias::is_nominal) {
+        code.line("use tine_msgpack::{DecodeError, Reader, Value, Writer};");
+    }
 }
 
 fn hash(code: &mut Code, schema: &Schema) {
@@ -204,14 +208,14 @@ fn client(code: &mut Code, schema: &Schema) {
     code.line("/// # Errors");
     code.line("/// No server, another schema, or no answer in time.");
     code.open("pub fn connect(path: &Path) -> Result<Self, ConnectError> {");
-    code.line("Self::connect_with(path, ConnectOptions::new(Some(SCHEMA_HASH)))");
+    code.line("Self::connect_with(path, &ConnectOptions::new(SCHEMA_HASH))");
     code.close("}");
     code.gap();
     code.line("/// Connects to a server in another way than the usual one.");
     code.line("///");
     code.line("/// # Errors");
     code.line("/// No server, another schema, or no answer in time.");
-    code.open("pub fn connect_with(path: &Path, options: ConnectOptions) -> Result<Self, ConnectError> {");
+    code.open("pub fn connect_with(path: &Path, options: &ConnectOptions) -> Result<Self, ConnectError> {");
     code.line(format!("let connection = Connection::open(path, options, \"{}\")?;", schema.error_name()));
     code.line("Ok(Self { connection })");
     code.close("}");

@@ -1,0 +1,48 @@
+//! Every client with every server over both transports, and the fixtures in every language.
+
+mod programs;
+
+use std::{fs, path::Path};
+
+use programs::{Program, build_all};
+
+/// The fixtures that every language reads.
+fn corpus() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/idl/fixtures/echo.txt");
+    path.to_str().expect("the path is text").to_owned()
+}
+
+/// One test, so that every program is built once and no two of them fight for the cores.
+#[test]
+fn languages_understand_one_another() {
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let programs = build_all(folder.path());
+    let corpus = corpus();
+    let lines = fs::read_to_string(&corpus).expect("the fixtures are there");
+    let fixtures = lines.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
+    for program in &programs {
+        let said = program.run(&["fixtures", &corpus]);
+        assert_eq!(said.trim(), format!("fixtures {fixtures}"), "{}", program.language);
+    }
+    let mut pairs = 0;
+    for server in programs.iter().filter(|program| program.serves) {
+        for suffix in ["sock", "shm"] {
+            let path = folder.path().join(format!("{}.{suffix}", server.language));
+            let path = path.to_str().expect("the path is text");
+            let Some(running) = server.serve(path) else { continue };
+            for client in programs.iter().filter(|client| client.speaks(suffix)) {
+                check_pair(client, server, path, &corpus);
+                pairs += 1;
+            }
+            running.stop();
+        }
+    }
+    assert_eq!(pairs, programs::PAIRS, "a pair was left out");
+}
+
+fn check_pair(client: &Program, server: &Program, path: &str, corpus: &str) {
+    let said = client.run(&["client", path, corpus]);
+    let pair = format!("{} to {} at {path}", client.language, server.language);
+    let count = said.trim().strip_prefix("client ").and_then(|count| count.parse::<usize>().ok());
+    assert!(count.is_some_and(|count| count > 40), "{pair}: {said}");
+}

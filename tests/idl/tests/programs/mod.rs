@@ -1,0 +1,198 @@
+//! The echo programs: how each is built and run.
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tine_idl::{Language, Schema, generate};
+
+/// Pairs of a client and a server over one transport.
+pub const PAIRS: usize = 2 * 2 + 1;
+
+/// How long a program may run; each does a few thousand calls.
+const RUN_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a compiler may run on a busy machine.
+const BUILD_LIMIT: Duration = Duration::from_secs(300);
+
+/// An echo program.
+pub struct Program {
+    pub language: &'static str,
+    pub serves: bool,
+    command: Vec<OsString>,
+    transports: &'static [&'static str],
+}
+
+/// A server that runs.
+pub struct Running {
+    child: Child,
+    language: &'static str,
+}
+
+impl Program {
+    /// Whether it knows the transport.
+    pub fn speaks(&self, suffix: &str) -> bool {
+        self.transports.contains(&suffix)
+    }
+
+    fn start(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]).args(arguments);
+        command
+    }
+
+    /// Runs it to its end; what it said.
+    ///
+    /// # Panics
+    /// When it fails, or takes too long.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        run_within(&mut self.start(arguments), RUN_LIMIT)
+    }
+
+    /// Starts a server and waits until it is ready; none if it does not know the transport.
+    ///
+    /// # Panics
+    /// When it is not ready in time.
+    pub fn serve(&self, path: &str) -> Option<Running> {
+        let suffix = path.rsplit('.').next().unwrap_or_default();
+        if !self.speaks(suffix) {
+            return None;
+        }
+        let mut command = self.start(&["serve", path]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts");
+        let mut line = String::new();
+        // A server that dies ends its output; one that hangs is ended by the limit of the whole test run.
+        BufReader::new(child.stdout.as_mut().expect("it is piped")).read_line(&mut line).expect("it can be read");
+        assert_eq!(line, "ready\n", "the server in {} did not start", self.language);
+        Some(Running { child, language: self.language })
+    }
+}
+
+impl Running {
+    /// Ends the server by ending its input.
+    ///
+    /// # Panics
+    /// When it does not end, or says that it failed.
+    pub fn stop(mut self) {
+        drop(self.child.stdin.take());
+        let status = wait(&mut self.child, RUN_LIMIT);
+        assert_eq!(status, Some(0), "the server in {} ended badly", self.language);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // After `stop` there is nothing to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Generates, compiles and returns all programs.
+pub fn build_all(folder: &Path) -> Vec<Program> {
+    vec![rust(), typescript(&folder.join("typescript"))]
+}
+
+fn rust() -> Program {
+    let command = vec![env!("CARGO_BIN_EXE_tine-idl-tests").into()];
+    Program { language: "rust", serves: true, command, transports: &["sock", "shm"] }
+}
+
+/// Compiles the package and the program with the type checker at its strictest.
+fn typescript(folder: &Path) -> Program {
+    let package = folder.join("node_modules/tine-ipc");
+    fs::create_dir_all(&package).expect("the folder can be made");
+    let modules = target().join("npm/node_modules");
+    let compiler = modules.join(".bin/tsc");
+    assert!(compiler.exists(), "the npm packages are not installed; `cargo xtask test` installs them");
+    let types = modules.join("@types");
+    let tsc = |arguments: &[&Path]| {
+        let mut command = Command::new(&compiler);
+        run_within(command.args(arguments).arg("--typeRoots").arg(&types), BUILD_LIMIT);
+    };
+    let source = root().join("sdks/typescript");
+    tsc(&[Path::new("-p"), &source, Path::new("--outDir"), &package.join("dist")]);
+    fs::copy(source.join("package.json"), package.join("package.json")).expect("it can be copied");
+    fs::write(folder.join("package.json"), r#"{"type": "module"}"#).expect("it can be written");
+    write_generated(Language::TypeScript, &folder.join("generated"));
+    fs::copy(programs().join("typescript/echo.ts"), folder.join("echo.ts")).expect("it can be copied");
+    fs::write(folder.join("tsconfig.json"), TSCONFIG).expect("it can be written");
+    tsc(&[Path::new("-p"), folder]);
+    let command = vec!["node".into(), folder.join("out/echo.js").into()];
+    Program { language: "typescript", serves: true, command, transports: &["sock"] }
+}
+
+const TSCONFIG: &str = r#"{
+  "compilerOptions": {
+    "target": "es2022", "module": "nodenext", "strict": true, "noUncheckedIndexedAccess": true,
+    "exactOptionalPropertyTypes": true, "noUnusedLocals": true, "noUnusedParameters": true,
+    "types": ["node"], "rootDir": ".", "outDir": "out"
+  },
+  "files": ["echo.ts"]
+}"#;
+
+/// Writes the code of the echo service.
+fn write_generated(language: Language, folder: &Path) {
+    let text = fs::read_to_string(root().join("crates/idl/fixtures/echo.jsonc")).expect("the schema is there");
+    let schema = Schema::parse(&text).expect("it is a schema");
+    fs::create_dir_all(folder).expect("the folder can be made");
+    let file = folder.join(language.file_name(&schema));
+    fs::write(file, generate(&schema, language)).expect("the code can be written");
+}
+
+fn run_within(command: &mut Command, limit: Duration) -> String {
+    let shown = format!("{command:?}");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null()).spawn();
+    let mut child = child.unwrap_or_else(|error| panic!("{shown}: {error}"));
+    // Both pipes are read while the program runs, so that it never waits for us.
+    let stdout = reader(child.stdout.take().expect("it is piped"));
+    let stderr = reader(child.stderr.take().expect("it is piped"));
+    let status = wait(&mut child, limit);
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let (said, complained) = (stdout.join().expect("it was read"), stderr.join().expect("it was read"));
+    assert_eq!(status, Some(0), "{shown}\n{said}\n{complained}");
+    said
+}
+
+fn reader(mut pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was said before a failure is still of use.
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// The exit status, or none when the limit has passed.
+fn wait(child: &mut Child, limit: Duration) -> Option<i32> {
+    let until = Instant::now() + limit;
+    while Instant::now() < until {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            return Some(status.code().unwrap_or(-1));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    None
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn programs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// Where build products are: the folder of `debug` and `release`.
+fn target() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_tine-idl-tests"));
+    program.ancestors().nth(2).expect("programs lie two levels below").to_owned()
+}
