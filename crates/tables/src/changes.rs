@@ -136,6 +136,11 @@ impl PendingChanges {
         self.list.is_empty()
     }
 
+    /// The rows inserted, deleted or raised as events so far, in order, with their tables.
+    pub fn rows(&self) -> impl Iterator<Item = (TableId, &[u8])> {
+        self.list.iter().map(|change| (change.table, &*change.row))
+    }
+
     pub(crate) fn push(&mut self, table: TableId, kind: ChangeKind, row: Bytes) -> Result<(), TableError> {
         let bytes = self.bytes + row.len() + CHANGE_OVERHEAD_BYTES;
         if bytes > TRANSACTION_BYTES_MAX {

@@ -34,6 +34,7 @@ mod migrate;
 #[cfg(test)]
 mod model_test;
 mod read;
+mod reads;
 mod schema;
 #[cfg(test)]
 mod testing;
@@ -44,6 +45,7 @@ pub use error::{SchemaError, TableError};
 pub use ids::{ColumnId, IndexId, TableId};
 pub use migrate::{Migration, erase, migrate};
 pub use read::{RowCursor, TableRead, TableSnapshot};
+pub use reads::{READS_PER_TABLE_MAX, ReadSet, Readers};
 pub use schema::{
     COLUMNS_MAX, ColumnSchema, DatabaseSchema, INDEXES_MAX, IndexAlgorithm, IndexSchema, SchemaChange, SchemaStep,
     SequenceSchema, TABLES_MAX, TableSchedule, TableSchema,

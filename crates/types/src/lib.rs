@@ -19,6 +19,7 @@ mod algebraic_type;
 mod algebraic_value;
 pub mod bsatn;
 mod hex;
+pub mod http;
 mod identity;
 pub mod json;
 pub mod module_def;

@@ -9,6 +9,7 @@
 //! That is for whoever makes a schema from it.
 
 mod codec;
+mod flatten;
 mod names;
 mod records;
 mod sections;
