@@ -45,5 +45,6 @@ function start(namespace) {
     callView: required("__call_view__"),
     callViewAnonymous: required("__call_view_anon__"),
     callProcedure: required("__call_procedure__"),
+    callHandler: hooks.__call_http_handler__,
   };
 }

@@ -88,14 +88,39 @@ function withTx(body, transaction) {
   return result;
 }
 
-// The objects that the native side hands to user functions; `db` is its table handles by name.
-function makeContexts(db) {
-  const as = freeze({});
-  const reducer = makeContext(native.timestamp, { db, as });
-  const transaction = makeContext(native.transactionTimestamp, { db, as });
-  const http = freeze({ fetch: unsupported("ctx.http.fetch()") });
-  const procedure = makeContext(native.timestamp, { as, http, withTx: body => withTx(body, transaction) });
-  return { reducer, procedure };
+const http = freeze({ fetch: freeze(fetch) });
+
+// Shows the sender to the views that may see it.
+const senderPrototype = defineProperty({}, "sender", { get: native.sender, enumerable: true });
+
+// The objects that the native side hands to the functions of one module; `inner` are those of the modules within it, by name.
+function contextsOf(db, from, inner) {
+  const as = kind => freeze(HostObject.fromEntries(HostObject.entries(inner).map(([name, contexts]) => [name, contexts[kind]])));
+  const reducer = makeContext(native.timestamp, { db, as: as("reducer") });
+  const transaction = makeContext(native.transactionTimestamp, { db, as: as("transaction") });
+  const procedure = makeContext(native.timestamp, { as: as("procedure"), http, withTx: body => withTx(body, transaction) });
+  const view = freeze(HostObject.assign(HostObject.create(senderPrototype), { db, from }));
+  return { reducer, transaction, procedure, view, anonymousView: freeze({ db, from }) };
+}
+
+// The contexts of all modules of a registered program, in order; `handles` are the objects of their tables by name.
+function makeContexts({ root, modules }, handles) {
+  const made = new Map();
+  const make = module => {
+    const inner = {};
+    const db = handles[modules.indexOf(module)];
+    for (const submodule of module.submodules) {
+      const name = submodule.path.at(-1);
+      inner[name] = make(submodule);
+      defineProperty(db, name, { value: inner[name].reducer.db, enumerable: true });
+    }
+    const prefix = module.path.map(name => `${name}.`).join("");
+    const contexts = contextsOf(freeze(db), makeFrom(module.schema.tables, prefix), inner);
+    made.set(module, contexts);
+    return contexts;
+  };
+  make(root);
+  return modules.map(module => made.get(module));
 }
 
 // What `iter()` and `filter()` return: native iterators that have the language's iterator helpers.
@@ -106,6 +131,6 @@ hidden(rowsPrototype, "return", native.rowsReturn);
 const exports = {
   t, schema, table, SenderError, SpacetimeHostError, errors, CaseConversionPolicy, toCamelCase, Range, ScheduleAt,
   Identity, ConnectionId, Timestamp, TimeDuration, Uuid, TypeBuilder, ColumnBuilder, RowBuilder, ProductBuilder, SumBuilder,
-  ArrayBuilder, OptionBuilder, ResultBuilder,
+  ArrayBuilder, OptionBuilder, ResultBuilder, Headers, Request, SyncResponse, Router, BooleanExpr, and, or, not,
 };
-return { exports, register, makeContexts, rangeBounds, rowsPrototype, errorByCode, SpacetimeHostError, SenderError };
+return { exports, register, makeContexts, querySql, callHandler, rangeBounds, rowsPrototype, errorByCode, SpacetimeHostError, SenderError };

@@ -56,6 +56,10 @@ class Registry {
   constructor() {
     this.reducers = [];
     this.procedures = [];
+    this.views = [];
+    this.handlers = [];
+    this.routers = [];
+    this.rules = [];
     this.lifecycle = [];
     this.schedules = [];
     this.names = new Map();
@@ -108,19 +112,38 @@ function makeReducer(schema, what, lifecycle, options, params, fn) {
   });
 }
 
-const unsupported = what => () => {
-  throw new TypeError(`${what} is not supported yet`);
-};
+// The row type of a view: it returns an array or an option of rows.
+function viewRow(ret, what) {
+  const row = ret instanceof ArrayBuilder ? ret.element : ret instanceof OptionBuilder ? ret.value : undefined;
+  const kind = row?.self.kind;
+  if (kind !== "row" && kind !== "product") throw new TypeError(`${what} must return t.array(row) or t.option(row)`);
+  return row.self;
+}
+
+function makeView(schema, what, isAnonymous, options, ret, fn) {
+  pick(checkMembers(options, `the options of ${what}`), ["name", "public"], what);
+  const row = viewRow(checkBuilder(ret, `the return type of ${what}`), what);
+  const keys = HostObject.entries(row.row ?? {}).filter(([, column]) => column.columnMetadata.isPrimaryKey).map(([name]) => name);
+  if (keys.length > 1) throw new TypeError(`${what}: the rows have more than one primary key: ${keys.join(", ")}`);
+  return functionExport(schema, fn, (registry, sourceName, exported) => {
+    registry.define(sourceName, exported);
+    const index = registry.views.filter(view => view.isAnonymous === isAnonymous).length;
+    const isPublic = options.public === true;
+    registry.views.push({ sourceName, index, isPublic, isAnonymous, ret, fn, primaryKey: keys[0], explicitName: options.name });
+  });
+}
 
 class Schema {
-  constructor(tables, settings) {
+  constructor(tables, submodules, settings) {
     this.tables = tables;
+    this.submodules = submodules;
     this.settings = settings;
-    this.clientVisibilityFilter = freeze({ sql: unsupported("clientVisibilityFilter") });
-    this.view = unsupported("view()");
-    this.anonymousView = unsupported("anonymousView()");
-    this.httpHandler = unsupported("httpHandler()");
-    this.httpRouter = unsupported("httpRouter()");
+    this.clientVisibilityFilter = freeze({
+      sql: text => {
+        if (typeof text !== "string") throw new TypeError(`clientVisibilityFilter.sql() needs a query, got ${inspect(text, 1, [])}`);
+        return freeze({ [CONTEXT]: this, [EXPORT]: registry => void registry.rules.push(text) });
+      },
+    });
   }
   // Only its type is of use.
   get schemaType() { return { tables: this.tables }; }
@@ -162,6 +185,23 @@ class Schema {
     });
   }
 
+  view(options, ret, fn) { return makeView(this, "view()", false, options, ret, fn); }
+  anonymousView(options, ret, fn) { return makeView(this, "anonymousView()", true, options, ret, fn); }
+
+  httpHandler(...args) {
+    const [options, fn] = args.length === 1 ? [{}, args[0]] : args;
+    pick(checkMembers(options, "the options of httpHandler()"), ["name"], "httpHandler()");
+    return functionExport(this, fn, (registry, sourceName, exported) => {
+      if (registry.exported.has(exported)) throw new TypeError(`the HTTP handler "${sourceName}" is exported twice`);
+      registry.exported.set(exported, sourceName);
+      registry.handlers.push({ sourceName, fn, explicitName: options.name });
+    });
+  }
+  httpRouter(router) {
+    if (!(router instanceof Router)) throw new TypeError(`httpRouter() needs a Router, got ${inspect(router, 1, [])}`);
+    return freeze({ [CONTEXT]: this, [EXPORT]: registry => void registry.routers.push(router) });
+  }
+
   exportGroup(members) {
     checkMembers(members, "the argument of exportGroup()");
     return {
@@ -175,11 +215,15 @@ class Schema {
 
 function schema(entries, settings = {}) {
   pick(checkMembers(settings, "the settings of schema()"), ["CASE_CONVERSION_POLICY"], "schema()");
+  const tables = {};
+  const submodules = {};
   for (const [name, entry] of HostObject.entries(checkMembers(entries, "the argument of schema()"))) {
-    if (entry?.default instanceof Schema || entry instanceof Schema) throw new TypeError(`schema(): submodules are not supported yet ("${name}")`);
-    if (!(entry instanceof TableSchema)) throw new TypeError(`schema(): "${name}" must be a table, got ${inspect(entry, 1, [])}`);
+    if (entry instanceof Schema) throw new TypeError(`schema(): "${name}" is a default import; write: import * as ${name} from "..."`);
+    if (entry instanceof TableSchema) tables[name] = entry;
+    else if (entry?.default instanceof Schema) submodules[name] = entry;
+    else throw new TypeError(`schema(): "${name}" must be a table or a module, got ${inspect(entry, 1, [])}`);
   }
-  return new Schema({ ...entries }, settings);
+  return new Schema(tables, submodules, settings);
 }
 
 const CaseConversionPolicy = freeze({ None: freeze({ tag: "None" }), SnakeCase: freeze({ tag: "SnakeCase" }) });
@@ -192,21 +236,35 @@ const toCamelCase = text => {
 function registerExport(schema, registry, name, member) {
   const register = member?.[EXPORT];
   if (typeof register !== "function") {
-    throw new TypeError(`the export "${name}" is not a reducer or procedure; a module exports only those and its schema (as default)`);
+    throw new TypeError(`the export "${name}" is not a function of the module; a module exports only those and its schema (as default)`);
   }
   if (member[CONTEXT] !== schema) throw new TypeError(`the export "${name}" belongs to another schema; a module has one`);
   register.call(member, registry, name);
 }
 
-// Registers what a module exports. Ids follow the order of the namespace, which is that of the names.
-function register(namespace) {
+// Registers what one module exports, and those within it. Ids follow the order of the namespace, which is that of the names. A module
+// within another may export other things too: it is a library.
+function registerModule(namespace, path) {
   const schema = namespace.default;
   if (!(schema instanceof Schema)) {
     throw new TypeError("the default export must be the schema: `const db = schema({ ... }); export default db;`");
   }
   const registry = new Registry();
   for (const [name, member] of HostObject.entries(namespace)) {
-    if (name !== "default") registerExport(schema, registry, name, member);
+    if (name === "default" || (path.length > 0 && typeof member?.[EXPORT] !== "function")) continue;
+    registerExport(schema, registry, name, member);
   }
-  return { schema, registry, reducers: registry.reducers.map(({ fn }) => fn), procedures: registry.procedures.map(({ fn }) => fn) };
+  const submodules = HostObject.entries(schema.submodules).map(([name, inner]) => registerModule(inner, [...path, name]));
+  return { schema, registry, path, submodules };
+}
+
+// A module and those within it, in the order in which their functions are numbered.
+const flattened = module => [module, ...module.submodules.flatMap(flattened)];
+
+// Registers a program. The functions of all its modules come in lists, each as a pair of the function and its module's place.
+function register(namespace) {
+  const root = registerModule(namespace, []);
+  const modules = flattened(root);
+  const all = kind => modules.flatMap(({ registry }, place) => registry[kind].map(({ fn }) => [fn, place]));
+  return { root, modules, reducers: all("reducers"), procedures: all("procedures"), views: all("views"), handlers: root.registry.handlers.map(({ fn }) => [fn, 0]) };
 }

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use thiserror::Error;
-use tine_tables::TableWriter;
+use tine_tables::{ReadSet, TableWriter};
 use tine_types::bsatn::DecodeError;
 use tine_types::{ConnectionId, Identity, Timestamp};
 
@@ -18,6 +19,42 @@ pub struct ReducerIndex(pub u32);
 /// A procedure of a module: its position in the definition's list of procedures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcedureIndex(pub u32);
+
+/// A view of a module: its position in the definition's list of views; those of submodules follow, in the order of
+/// [`tine_types::ModuleDef::flatten`]. (Reducers and procedures count likewise.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ViewIndex(pub u32);
+
+/// An HTTP handler of a module: its position in the definition's list of handlers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HandlerIndex(pub u32);
+
+/// What a view returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ViewRows {
+    /// Rows: BSATN of an array of the row type, valid.
+    Rows(Bytes),
+    /// A query in the subscription dialect, whose rows are those of the view.
+    Query(String),
+}
+
+/// A view that ran.
+#[derive(Clone, Debug)]
+pub struct ViewOutcome {
+    /// Its rows.
+    pub rows: ViewRows,
+    /// What it read on the way. As long as nothing of this changes it returns the same.
+    pub reads: ReadSet,
+}
+
+/// An HTTP response of a handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlerOutcome {
+    /// BSATN of an `HttpResponse`, valid.
+    pub response: Bytes,
+    /// The body.
+    pub body: Bytes,
+}
 
 /// Everything about a call that the code can see, besides its arguments and the tables. Equal contexts, arguments and
 /// tables give equal results.
@@ -86,7 +123,7 @@ pub trait CallHost {
             let problem = "an HTTP request would hold the transaction open: make it outside withTx()";
             return Err(SyscallError::new(SyscallError::WOULD_BLOCK_TRANSACTION, problem));
         }
-        Err(SyscallError::new(SyscallError::HTTP_ERROR, "outbound HTTP requests are not supported yet"))
+        Err(SyscallError::new(SyscallError::HTTP_ERROR, "this host sends no HTTP requests"))
     }
 }
 
@@ -115,6 +152,8 @@ impl SyscallError {
     pub const WOULD_BLOCK_TRANSACTION: u16 = 17;
     /// The open transaction is not one of a procedure.
     pub const TRANSACTION_NOT_ANONYMOUS: u16 = 18;
+    /// A view wants to change something.
+    pub const TRANSACTION_IS_READ_ONLY: u16 = 19;
     /// An outbound HTTP request failed; the message says why.
     pub const HTTP_ERROR: u16 = 21;
 
@@ -197,7 +236,7 @@ pub enum CallError {
         location: Option<SourceLocation>,
     },
     /// The function is `async`, or returned a promise in another way. Nothing would wait for it.
-    #[error("`{function}` returned a promise: reducers and procedures cannot be async")]
+    #[error("`{function}` returned a promise: functions of a module cannot be async")]
     ReturnedPromise {
         /// Its name.
         function: String,

@@ -26,13 +26,17 @@
 
 mod cache;
 mod call;
+mod check;
 mod diagnostic;
 mod engine;
 mod module;
 mod source;
 
 pub use cache::{CodeCache, CodeStorage};
-pub use call::{CallContext, CallError, CallHost, LogEntry, LogLevel, ProcedureIndex, ReducerIndex, SyscallError};
+pub use call::{
+    CallContext, CallError, CallHost, HandlerIndex, HandlerOutcome, LogEntry, LogLevel, ProcedureIndex, ReducerIndex,
+    SyscallError, ViewIndex, ViewOutcome, ViewRows,
+};
 pub use diagnostic::{Diagnostic, SourceLocation, StackFrame};
 pub use module::{
     CompileError, CompiledModule, Instance, InterruptHandle, Limits, LoadError, compile, compile_with_cache,

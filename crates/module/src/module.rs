@@ -10,7 +10,10 @@ use tine_tables::DatabaseSchema;
 use tine_types::ModuleDef;
 
 use crate::cache::CodeCache;
-use crate::call::{CallContext, CallError, CallHost, ProcedureIndex, ReducerIndex};
+use crate::call::{
+    CallContext, CallError, CallHost, HandlerIndex, HandlerOutcome, ProcedureIndex, ReducerIndex, ViewIndex,
+    ViewOutcome,
+};
 use crate::diagnostic::{Diagnostic, SourceLocation};
 use crate::engine::boot::SDK_EXPORTS;
 use crate::engine::{Artifact, Engine, Function, Isolate, QuickJs, bundle};
@@ -153,6 +156,36 @@ impl Instance {
         self.isolate.call(Function::Procedure(procedure.0), call, args, host)
     }
 
+    /// Calls a view. It reads the tables of the open transaction and cannot change them; for an anonymous view the context's
+    /// sender means nothing.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn call_view(
+        &mut self,
+        view: ViewIndex,
+        call: &CallContext,
+        host: &mut dyn CallHost,
+    ) -> Result<ViewOutcome, CallError> {
+        self.isolate.call_view(view.0, call, host)
+    }
+
+    /// Calls an HTTP handler with a request (BSATN of an `HttpRequest`) and its body. Like a procedure it opens transactions
+    /// itself; one that it leaves open is aborted.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn call_handler(
+        &mut self,
+        handler: HandlerIndex,
+        call: &CallContext,
+        request: &[u8],
+        body: &[u8],
+        host: &mut dyn CallHost,
+    ) -> Result<HandlerOutcome, CallError> {
+        self.isolate.call_handler(handler.0, call, request, body, host)
+    }
+
     /// Memory in use, in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.isolate.memory_bytes()
@@ -203,12 +236,6 @@ pub enum CompileError {
     /// The tables or functions that the module defines are not valid.
     #[error("the module's definition is not valid: {0}")]
     Definition(String),
-    /// The module defines something that this version cannot run yet.
-    #[error("the module has {feature}: they are not supported yet")]
-    Unsupported {
-        /// What it is, in the plural.
-        feature: &'static str,
-    },
 }
 
 impl CompileError {
@@ -219,7 +246,6 @@ impl CompileError {
             CompileError::Syntax(_) => "TN0510",
             CompileError::Load(error) => error.code(),
             CompileError::Definition(_) => "TN0511",
-            CompileError::Unsupported { .. } => "TN0512",
         }
     }
 
@@ -228,7 +254,7 @@ impl CompileError {
         match self {
             CompileError::Syntax(diagnostic) => diagnostic.location.as_ref(),
             CompileError::Load(error) => error.location(),
-            CompileError::Bundle(_) | CompileError::Definition(_) | CompileError::Unsupported { .. } => None,
+            CompileError::Bundle(_) | CompileError::Definition(_) => None,
         }
     }
 }

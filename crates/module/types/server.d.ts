@@ -328,8 +328,145 @@ declare module "tine:server" {
   export type Table<S> = S extends TableSchema<infer C, infer O> ? TableMethods<InferTypeOfRow<C>> & ColumnIndexes<C> & TableIndexes<C, O> : never;
   type Tables = Record<string, TableSchema<any, any>>;
 
-  /** The tables of a schema, open for reading and writing. */
-  export type DbView<S extends { tables: Tables }> = { readonly [K in keyof S["tables"]]: Table<S["tables"][K]> };
+  /** What a schema is made of: its tables, and the modules it uses. */
+  export type SchemaParts = { tables: Tables; namespaces?: Record<string, SchemaParts> };
+  type Namespaces<S extends SchemaParts> = S extends { namespaces: infer N extends Record<string, SchemaParts> } ? N : {};
+
+  /** The tables of a schema, open for reading and writing; those of a module it uses under the module's name. */
+  export type DbView<S extends SchemaParts> = { readonly [K in keyof S["tables"]]: Table<S["tables"][K]> } & {
+    readonly [K in keyof Namespaces<S>]: DbView<Namespaces<S>[K]>;
+  };
+
+  type ReadOnlyIndex<I> = I extends unknown ? { readonly [K in Extract<keyof I, "find" | "filter">]: I[K] } : never;
+  type ReadOnlyTable<T> = { readonly [K in Extract<keyof T, "iter" | "count" | typeof Symbol.iterator>]: T[K] } & {
+    readonly [K in Exclude<keyof T, keyof TableMethods<any>>]: ReadOnlyIndex<T[K]>;
+  };
+  /** The tables of a schema, open for reading. */
+  export type ReadonlyDbView<S extends SchemaParts> = { readonly [K in keyof S["tables"]]: ReadOnlyTable<Table<S["tables"][K]>> };
+
+  /** A condition of a query. */
+  export class BooleanExpr {
+    private constructor();
+    and(other: BooleanExpr): BooleanExpr;
+    or(other: BooleanExpr): BooleanExpr;
+    not(): BooleanExpr;
+  }
+  export function and(...clauses: BooleanExpr[]): BooleanExpr;
+  export function or(...clauses: BooleanExpr[]): BooleanExpr;
+  export function not(clause: BooleanExpr): BooleanExpr;
+
+  /** A column in a condition. */
+  export interface ColumnExpression<T> {
+    eq(other: T | ColumnExpression<T>): BooleanExpr;
+    ne(other: T | ColumnExpression<T>): BooleanExpr;
+    lt(other: T | ColumnExpression<T>): BooleanExpr;
+    lte(other: T | ColumnExpression<T>): BooleanExpr;
+    gt(other: T | ColumnExpression<T>): BooleanExpr;
+    gte(other: T | ColumnExpression<T>): BooleanExpr;
+  }
+  type ColumnExpressions<C extends Columns> = { readonly [K in keyof C]: ColumnExpression<Infer<C[K]>> };
+  type Condition = BooleanExpr | ColumnExpression<boolean> | boolean;
+
+  /** A query whose rows are `R`: a view may return it instead of rows. */
+  export interface Query<R> {
+    readonly __row?: R;
+    toSql(): string;
+  }
+  export interface From<C extends Columns> extends Query<InferTypeOfRow<C>> {
+    where(predicate: (row: ColumnExpressions<C>) => Condition): From<C>;
+    /** The rows of this table that have a match in another. */
+    leftSemijoin<D extends Columns>(other: From<D>, on: (left: ColumnExpressions<C>, right: ColumnExpressions<D>) => BooleanExpr): Semijoin<C>;
+    /** The rows of the other table that have a match here. */
+    rightSemijoin<D extends Columns>(other: From<D>, on: (left: ColumnExpressions<C>, right: ColumnExpressions<D>) => BooleanExpr): Semijoin<D>;
+  }
+  export interface Semijoin<C extends Columns> extends Query<InferTypeOfRow<C>> {
+    where(predicate: (row: ColumnExpressions<C>) => Condition): Semijoin<C>;
+  }
+  export type QueryBuilder<S extends SchemaParts> = {
+    readonly [K in keyof S["tables"]]: S["tables"][K] extends TableSchema<infer C, any> ? From<C> : never;
+  };
+
+  /** What an anonymous view gets: it returns the same for everybody. */
+  export interface AnonymousViewCtx<S extends SchemaParts> {
+    readonly db: ReadonlyDbView<S>;
+    readonly from: QueryBuilder<S>;
+  }
+  export interface ViewCtx<S extends SchemaParts> extends AnonymousViewCtx<S> {
+    /** Who asks. */
+    readonly sender: Identity;
+  }
+  type ViewRows<R extends AnyType> = Infer<R> extends readonly (infer E)[] ? readonly E[] | Query<E> : Infer<R> | null | Query<NonNullable<Infer<R>>>;
+
+  /** A body of HTTP. */
+  export type BodyInit = string | ArrayBuffer | ArrayBufferView;
+  export type HeadersInit = Iterable<readonly [string, string]> | Record<string, string | readonly string[]> | Headers;
+  export type HttpVersion = { tag: "Http09" | "Http10" | "Http11" | "Http2" | "Http3" };
+  export class Headers {
+    constructor(init?: HeadersInit);
+    append(name: string, value: string): void;
+    set(name: string, value: string): void;
+    delete(name: string): void;
+    get(name: string): string | null;
+    has(name: string): boolean;
+    getSetCookie(): string[];
+    entries(): IteratorObject<[string, string], undefined>;
+    keys(): IteratorObject<string, undefined>;
+    values(): IteratorObject<string, undefined>;
+    [Symbol.iterator](): IteratorObject<[string, string], undefined>;
+    forEach(callback: (value: string, name: string, headers: Headers) => void): void;
+  }
+  interface Body {
+    bytes(): Uint8Array;
+    arrayBuffer(): ArrayBuffer;
+    text(): string;
+    json(): any;
+  }
+  /** What a handler is asked. */
+  export class Request {
+    constructor(url: string, init?: { method?: string; headers?: HeadersInit; body?: BodyInit | null; version?: HttpVersion });
+    readonly method: string;
+    /** Path and query. */
+    readonly uri: string;
+    /** The same as `uri`. */
+    readonly url: string;
+    readonly headers: Headers;
+    readonly version: HttpVersion;
+  }
+  export interface Request extends Body {}
+  /** What a handler answers, and what `fetch` returns. */
+  export class SyncResponse {
+    constructor(body?: BodyInit | null, init?: { status?: number; statusText?: string; headers?: HeadersInit; version?: HttpVersion });
+    readonly status: number;
+    readonly statusText: string;
+    readonly ok: boolean;
+    readonly headers: Headers;
+    readonly version: HttpVersion;
+    readonly url: string;
+    readonly type: "default" | "basic";
+  }
+  export interface SyncResponse extends Body {}
+  export interface HttpClient {
+    /** Sends a request and waits for the answer. Not inside a transaction, and only where the server's operator allows. */
+    fetch(url: string, init?: { method?: string; headers?: HeadersInit; body?: BodyInit | null; timeout?: TimeDuration }): SyncResponse;
+  }
+  export type HttpHandler<S extends SchemaParts> = (ctx: HandlerContext<S>, request: Request) => SyncResponse;
+  export type HttpHandlerExport<S extends SchemaParts> = HttpHandler<S> & ModuleExport & { readonly __handler?: never };
+  /** Which handler answers which request. Every method returns another router. */
+  export class Router {
+    get(path: string, handler: HttpHandlerExport<any>): Router;
+    head(path: string, handler: HttpHandlerExport<any>): Router;
+    post(path: string, handler: HttpHandlerExport<any>): Router;
+    put(path: string, handler: HttpHandlerExport<any>): Router;
+    delete(path: string, handler: HttpHandlerExport<any>): Router;
+    connect(path: string, handler: HttpHandlerExport<any>): Router;
+    options(path: string, handler: HttpHandlerExport<any>): Router;
+    trace(path: string, handler: HttpHandlerExport<any>): Router;
+    patch(path: string, handler: HttpHandlerExport<any>): Router;
+    /** Any method. */
+    any(path: string, handler: HttpHandlerExport<any>): Router;
+    nest(path: string, router: Router): Router;
+    merge(router: Router): Router;
+  }
 
 
   type IntegerArray = Int8Array | Uint8Array | Uint8ClampedArray | Int16Array | Uint16Array | Int32Array | Uint32Array | BigInt64Array | BigUint64Array;
@@ -376,16 +513,24 @@ declare module "tine:server" {
   }
 
   /** What a reducer gets: one transaction, committed when it returns and undone when it throws. */
-  export interface ReducerCtx<S extends { tables: Tables }> extends CallCtx {
+  export interface ReducerCtx<S extends SchemaParts> extends CallCtx {
     readonly db: DbView<S>;
+    /** The same for the modules that this one uses. */
+    readonly as: { readonly [K in keyof Namespaces<S>]: ReducerCtx<Namespaces<S>[K]> };
   }
-  export type TransactionCtx<S extends { tables: Tables }> = ReducerCtx<S>;
+  export type TransactionCtx<S extends SchemaParts> = ReducerCtx<S>;
 
   /** What a procedure gets: it may run several transactions. */
-  export interface ProcedureCtx<S extends { tables: Tables }> extends CallCtx {
+  export interface ProcedureCtx<S extends SchemaParts> extends CallCtx {
+    readonly http: HttpClient;
+    readonly as: { readonly [K in keyof Namespaces<S>]: ProcedureCtx<Namespaces<S>[K]> };
     /** Runs `body` in a transaction. If the commit is refused, `body` runs a second time. */
     withTx<T>(body: (ctx: TransactionCtx<S>) => T): T;
   }
+
+  /** What an HTTP handler gets. Nobody is its sender. */
+  export type HandlerContext<S extends SchemaParts> =
+    Pick<ProcedureCtx<S>, "timestamp" | "http" | "identity" | "random" | "withTx" | "newUuidV4" | "newUuidV7">;
 
   /** Something that a module may export. */
   export interface ModuleExport {
@@ -393,16 +538,17 @@ declare module "tine:server" {
   }
 
   type Params = Record<string, AnyColumn>;
-  export type Reducer<S extends { tables: Tables }, P extends Params> = (ctx: ReducerCtx<S>, args: InferTypeOfRow<P>) => void;
-  export type ReducerExport<S extends { tables: Tables }, P extends Params> = Reducer<S, P> & ModuleExport;
-  export type Procedure<S extends { tables: Tables }, P extends Params, R> = (ctx: ProcedureCtx<S>, args: InferTypeOfRow<P>) => R;
-  export type ProcedureExport<S extends { tables: Tables }, P extends Params, R> = Procedure<S, P, R> & ModuleExport;
+  export type Reducer<S extends SchemaParts, P extends Params> = (ctx: ReducerCtx<S>, args: InferTypeOfRow<P>) => void;
+  export type ReducerExport<S extends SchemaParts, P extends Params> = Reducer<S, P> & ModuleExport;
+  export type Procedure<S extends SchemaParts, P extends Params, R> = (ctx: ProcedureCtx<S>, args: InferTypeOfRow<P>) => R;
+  export type ProcedureExport<S extends SchemaParts, P extends Params, R> = Procedure<S, P, R> & ModuleExport;
 
   type FunctionOptions = { name?: string; onSchedule?: TableSchema<any, any> };
   type NamedOptions = FunctionOptions & { name: string };
+  type ViewOptions = { name?: string; public: true };
 
   /** The tables of a module, and the makers of its functions. A module exports it as default. */
-  export interface Schema<S extends { tables: Tables }> {
+  export interface Schema<S extends SchemaParts> {
     readonly schemaType: S;
     reducer(fn: Reducer<S, {}>): ReducerExport<S, {}>;
     reducer(options: NamedOptions, fn: Reducer<S, {}>): ReducerExport<S, {}>;
@@ -420,6 +566,16 @@ declare module "tine:server" {
     procedure<R extends AnyType>(options: NamedOptions, ret: R, fn: Procedure<S, {}, Infer<R>>): ProcedureExport<S, {}, Infer<R>>;
     procedure<P extends Params, R extends AnyType>(params: P, ret: R, fn: Procedure<S, P, Infer<R>>): ProcedureExport<S, P, Infer<R>>;
     procedure<P extends Params, R extends AnyType>(options: FunctionOptions, params: P, ret: R, fn: Procedure<S, P, Infer<R>>): ProcedureExport<S, P, Infer<R>>;
+    /** Rows that clients read like a table, worked out anew when what they were made of changes. Each client sees its own. */
+    view<R extends AnyType>(options: ViewOptions, ret: R, fn: (ctx: ViewCtx<S>) => ViewRows<R>): ModuleExport;
+    /** The same rows for everybody. */
+    anonymousView<R extends AnyType>(options: ViewOptions, ret: R, fn: (ctx: AnonymousViewCtx<S>) => ViewRows<R>): ModuleExport;
+    httpHandler(fn: HttpHandler<S>): HttpHandlerExport<S>;
+    httpHandler(options: { name: string }, fn: HttpHandler<S>): HttpHandlerExport<S>;
+    /** Answers requests below `/v1/database/NAME/route`. */
+    httpRouter(router: Router): ModuleExport;
+    /** Says by a query which rows of its table clients may see. */
+    readonly clientVisibilityFilter: { sql(query: string): ModuleExport };
     exportGroup(members: Record<string, ModuleExport>): ModuleExport;
   }
 
@@ -429,7 +585,15 @@ declare module "tine:server" {
   export type CaseConversionPolicy = { readonly tag: "None" } | { readonly tag: "SnakeCase" };
   export const CaseConversionPolicy: { readonly None: { readonly tag: "None" }; readonly SnakeCase: { readonly tag: "SnakeCase" } };
 
-  export function schema<const T extends Tables>(tables: T, settings?: { CASE_CONVERSION_POLICY?: CaseConversionPolicy }): Schema<{ tables: T }>;
+  /** A module to be used within another: `import * as name from "./module"`. */
+  type UsedModule = { readonly default: Schema<any> };
+  type TablesOf<T> = { [K in keyof T as T[K] extends TableSchema<any, any> ? K : never]: Extract<T[K], TableSchema<any, any>> };
+  type NamespacesOf<T> = { [K in keyof T as T[K] extends UsedModule ? K : never]: T[K] extends { default: Schema<infer S> } ? S : never };
+
+  export function schema<const T extends Record<string, TableSchema<any, any> | UsedModule>>(
+    entries: T,
+    settings?: { CASE_CONVERSION_POLICY?: CaseConversionPolicy },
+  ): Schema<{ tables: TablesOf<T>; namespaces: NamespacesOf<T> }>;
 
   export function toCamelCase(text: string): string;
 }

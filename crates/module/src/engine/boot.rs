@@ -15,6 +15,8 @@ const SDK_SOURCE: &str = concat!(
     include_str!("../../sdk/date.js"),
     include_str!("../../sdk/values.js"),
     include_str!("../../sdk/types.js"),
+    include_str!("../../sdk/query.js"),
+    include_str!("../../sdk/http.js"),
     include_str!("../../sdk/schema.js"),
     include_str!("../../sdk/context.js"),
     "})"
@@ -24,26 +26,34 @@ const SDK_SOURCE: &str = concat!(
 const DESCRIBE_SOURCE: &str = include_str!("../../sdk/describe.js");
 
 /// What `tine:server` exports.
-pub(crate) const SDK_EXPORTS: [&str; 23] = [
+pub(crate) const SDK_EXPORTS: [&str; 31] = [
     "ArrayBuilder",
+    "BooleanExpr",
     "CaseConversionPolicy",
     "ColumnBuilder",
     "ConnectionId",
+    "Headers",
     "Identity",
     "OptionBuilder",
     "ProductBuilder",
     "Range",
+    "Request",
     "ResultBuilder",
+    "Router",
     "RowBuilder",
     "ScheduleAt",
     "SenderError",
     "SpacetimeHostError",
     "SumBuilder",
+    "SyncResponse",
     "TimeDuration",
     "Timestamp",
     "TypeBuilder",
     "Uuid",
+    "and",
     "errors",
+    "not",
+    "or",
     "schema",
     "t",
     "table",
@@ -105,6 +115,10 @@ pub(super) struct Sdk {
     pub(super) register: Root,
     /// Makes the `ctx` objects.
     pub(super) make_contexts: Root,
+    /// The SQL of a query that a view returns.
+    pub(super) query_sql: Root,
+    /// Runs an HTTP handler.
+    pub(super) call_handler: Root,
     /// The bounds of a `Range`.
     pub(super) range_bounds: Root,
     /// The class of errors meant for callers.
@@ -163,6 +177,8 @@ pub(super) fn boot(cx: Cx<'_>) -> JsResult<()> {
         exports: part("exports")?,
         register: part("register")?,
         make_contexts: part("makeContexts")?,
+        query_sql: part("querySql")?,
+        call_handler: part("callHandler")?,
         range_bounds: part("rangeBounds")?,
         sender_error: part("SenderError")?,
         host_error: part("SpacetimeHostError")?,

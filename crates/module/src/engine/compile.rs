@@ -17,6 +17,7 @@ use super::program::{CompiledFile, Program, split_frame};
 use super::raw::{Bytecode, Cx, Exception, Runtime, Value};
 use super::state::{Modules, State};
 use super::{Artifact, Engine, Isolate};
+use crate::check::check;
 use crate::diagnostic::{Diagnostic, SourceLocation, excerpt};
 use crate::module::{CompileError, Limits, LoadError};
 use crate::source::bundle::SourceBundle;
@@ -128,10 +129,21 @@ fn describe(loaded: Loaded) -> Result<ModuleDef, CompileError> {
     Ok(def)
 }
 
+/// The module at a place in the order of [`ModuleDef::flatten`].
+fn module_at<'a>(def: &'a mut ModuleDef, place: &mut usize) -> Option<&'a mut ModuleDef> {
+    if *place == 0 {
+        return Some(def);
+    }
+    *place -= 1;
+    def.submodules.iter_mut().find_map(|submodule| module_at(&mut submodule.module, place))
+}
+
 /// Encodes one default value and adds it to its table.
 fn add_default(cx: Cx<'_>, def: &mut ModuleDef, program: &Program, default: &Value<'_>) -> Result<(), CompileError> {
     let failed = |Exception| CompileError::Load(load_error(errors::take(cx, program)));
     let number = |name| default.get_named(name).and_then(|value| value.to_number()).map(|number| number as usize);
+    let mut place = number("moduleIndex").map_err(failed)?;
+    let def = module_at(def, &mut place).expect("the SDK describes modules in their order");
     let (table, column) = (number("tableIndex").map_err(failed)?, number("columnId").map_err(failed)?);
     let definition = |problem: String| CompileError::Definition(problem);
     let table_def =
@@ -147,25 +159,5 @@ fn add_default(cx: Cx<'_>, def: &mut ModuleDef, program: &Program, default: &Val
     let value = default.get_named("value").map_err(failed)?;
     encode(&plan, &value, &mut bytes).map_err(|error| failed(error.throw(cx, &what)))?;
     table_def.default_values.push(ColumnDefault { col_id: column as u16, value: bytes.into() });
-    Ok(())
-}
-
-/// Checks a definition as publishing it will, so that mistakes show when the module is compiled.
-pub(super) fn check(def: &ModuleDef) -> Result<(), CompileError> {
-    let mut next = 1 << 10;
-    let mut allocate = |count: u32| {
-        next += count;
-        Ok(next - count)
-    };
-    DatabaseSchema::from_module_def(def, None, &mut allocate)
-        .map_err(|error| CompileError::Definition(errors::with_sources(&error)))?;
-    for product in def
-        .reducers
-        .iter()
-        .map(|reducer| &reducer.params)
-        .chain(def.procedures.iter().map(|procedure| &procedure.params))
-    {
-        def.typespace.inline_product(product).map_err(|error| CompileError::Definition(error.to_string()))?;
-    }
     Ok(())
 }

@@ -17,7 +17,7 @@ const RANDOM_BITS_MAX: usize = 4096;
 /// Adds the natives of this file to the object that the SDK gets.
 pub(super) fn install<'js>(cx: Cx<'js>, native: &Value<'js>) -> JsResult<()> {
     macro_rules! define {
-        ($($name:literal $length:literal $function:ident,)*) => {
+        ($($name:literal $length:literal $function:expr,)*) => {
             $(native.define_named($name, cx.function($name, $length, 0, $function)?)?;)*
         };
     }
@@ -29,6 +29,7 @@ pub(super) fn install<'js>(cx: Cx<'js>, native: &Value<'js>) -> JsResult<()> {
         "randomBits" 1 random_bits, "randomFill" 1 random_fill,
         "newUuidV4" 0 new_uuid_v4, "newUuidV7" 0 new_uuid_v7,
         "beginTransaction" 0 begin_transaction, "commitTransaction" 0 commit_transaction, "abortTransaction" 0 abort_transaction,
+        "httpRequest" 5 super::http::request,
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ fn throw_new(cx: Cx<'_>, class: super::raw::Root, message: &str) -> Exception {
 }
 
 /// An error with its causes.
-pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tine_tables::DatabaseSchema;
-use tine_types::bsatn::{DecodeError, Reader, validate_product};
-use tine_types::{ModuleDef, ProductType};
+use tine_types::bsatn::{BsatnWrite, DecodeError, Reader, validate_product};
+use tine_types::http::HttpRequest;
+use tine_types::{AlgebraicType, ModuleDef, ProductType, TypeError};
 
 use super::boot;
 use super::decode::{DecodeFailure, decode_product};
@@ -18,8 +19,8 @@ use super::program::Program;
 use super::raw::{Cx, Exception, JsResult, Root, Runtime, Value};
 use super::state::{Modules, State};
 use super::tables::{self, BuildError, ParamsPlan};
-use super::{Function, Isolate};
-use crate::call::{CallContext, CallError, CallHost};
+use super::{Function, Isolate, http};
+use crate::call::{CallContext, CallError, CallHost, HandlerOutcome, ViewOutcome, ViewRows};
 use crate::diagnostic::Diagnostic;
 use crate::module::{Limits, LoadError};
 
@@ -27,20 +28,42 @@ use crate::module::{Limits, LoadError};
 pub(super) struct QuickJsIsolate {
     runtime: Runtime,
     program: Arc<Program>,
-    def: Arc<ModuleDef>,
+    functions: Functions,
+    spent: bool,
+}
+
+/// What can be called, with submodules flattened.
+#[derive(Default)]
+struct Functions {
     reducers: Vec<FunctionPlan>,
     procedures: Vec<FunctionPlan>,
-    reducer_context: Root,
-    procedure_context: Root,
-    spent: bool,
+    views: Vec<ViewPlan>,
+    /// Only the root module has some.
+    handlers: Vec<Target>,
+}
+
+/// A function with the `ctx` of its module.
+struct Target {
+    name: Box<str>,
+    function: Root,
+    context: Root,
 }
 
 /// A function that can be called, with the codec of its parameters and of its result.
 struct FunctionPlan {
-    function: Root,
+    target: Target,
     params: ParamsPlan,
+    /// What the arguments are checked against before they are built, where that is needed.
+    check: Option<ProductType>,
     /// `None` for reducers, whose result is dropped.
     result: Option<Plan>,
+}
+
+struct ViewPlan {
+    target: Target,
+    row: Plan,
+    /// Whether it returns one row or nothing rather than an array.
+    is_option: bool,
 }
 
 /// A runtime with a program evaluated in it.
@@ -111,88 +134,27 @@ impl QuickJsIsolate {
     ) -> Result<QuickJsIsolate, LoadError> {
         let Loaded { mut runtime, program, registered } = loaded;
         let cx = runtime.enter();
-        let parts = prepare(cx, def, schema, registered).map_err(|error| match error {
+        let functions = Functions::of(cx, def, schema, registered).map_err(|error| match error {
             BuildError::Exception => load_error(errors::take(cx, &program)),
             BuildError::Mismatch(problem) => LoadError::SchemaMismatch(problem),
         })?;
         runtime.state().guard.arm(None);
-        Ok(QuickJsIsolate {
-            runtime,
-            program,
-            def: Arc::clone(def),
-            reducers: parts.reducers,
-            procedures: parts.procedures,
-            reducer_context: parts.reducer_context,
-            procedure_context: parts.procedure_context,
-            spent: false,
-        })
+        Ok(QuickJsIsolate { runtime, program, functions, spent: false })
     }
-}
 
-/// What [`prepare`] makes.
-struct Parts {
-    reducers: Vec<FunctionPlan>,
-    procedures: Vec<FunctionPlan>,
-    reducer_context: Root,
-    procedure_context: Root,
-}
-
-fn prepare(cx: Cx<'_>, def: &ModuleDef, schema: &DatabaseSchema, registered: Root) -> Result<Parts, BuildError> {
-    let registered = cx.borrow(registered);
-    let (reducers, procedures) = (registered.get_named("reducers")?, registered.get_named("procedures")?);
-    let params = |product: &ProductType| -> Result<ParamsPlan, BuildError> {
-        let inlined = def.typespace.inline_product(product);
-        let inlined = inlined.map_err(|error| BuildError::Mismatch(format!("a parameter's type: {error}")))?;
-        Ok(ParamsPlan::new(cx, &inlined)?)
-    };
-    let reducers = def.reducers.iter().enumerate().map(|(index, reducer)| {
-        let function = cx.root(reducers.get_index(index as u32)?);
-        Ok(FunctionPlan { function, params: params(&reducer.params)?, result: None })
-    });
-    let procedures = def.procedures.iter().enumerate().map(|(index, procedure)| {
-        let function = cx.root(procedures.get_index(index as u32)?);
-        let result = def.typespace.inline(&procedure.return_type);
-        let result = result.map_err(|error| BuildError::Mismatch(format!("a procedure's result: {error}")))?;
-        Ok(FunctionPlan { function, params: params(&procedure.params)?, result: Some(Plan::new(cx, &result)?) })
-    });
-    let (reducers, procedures) =
-        (reducers.collect::<Result<Vec<_>, BuildError>>()?, procedures.collect::<Result<Vec<_>, BuildError>>()?);
-    let db = tables::build(cx, def, schema)?;
-    let contexts = cx.borrow(cx.state().boot().sdk().make_contexts).call(&cx.undefined(), &[&db])?;
-    let context = |name| -> JsResult<Root> { Ok(cx.root(contexts.get_named(name)?)) };
-    Ok(Parts { reducers, procedures, reducer_context: context("reducer")?, procedure_context: context("procedure")? })
-}
-
-impl Isolate for QuickJsIsolate {
-    fn call(
+    /// Runs a call in a context and leaves the instance ready for the next one.
+    fn run<T>(
         &mut self,
-        function: Function,
         context: &CallContext,
-        args: &[u8],
         host: &mut dyn CallHost,
-    ) -> Result<Bytes, CallError> {
-        let (plan, ctx, name, params) = match function {
-            Function::Reducer(index) => {
-                let plan = self.reducers.get(index as usize).ok_or(CallError::NoSuchFunction)?;
-                let reducer = &self.def.reducers[index as usize];
-                (plan, self.reducer_context, &*reducer.source_name, &reducer.params)
-            }
-            Function::Procedure(index) => {
-                let plan = self.procedures.get(index as usize).ok_or(CallError::NoSuchFunction)?;
-                let procedure = &self.def.procedures[index as usize];
-                (plan, self.procedure_context, &*procedure.source_name, &procedure.params)
-            }
-        };
-        if plan.params.check_first {
-            let params = self.def.typespace.inline_product(params).expect("planned, so it can be inlined");
-            validate_product(&params, args).map_err(|source| bad_arguments(name, source))?;
-        }
+        call: impl FnOnce(Cx<'_>, &Program, &Functions) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
         self.runtime.state().begin(context);
         let cx = self.runtime.enter();
         let state = cx.state();
         let outcome = state.call.context.lend(context, || {
             state.call.host.lend_host(host, || {
-                let outcome = run(cx, &self.program, name, plan, ctx, args);
+                let outcome = call(cx, &self.program, &self.functions);
                 if state.call.transaction_micros.take().is_some() {
                     // Only code that was stopped leaves one open. That the host refuses to abort it changes nothing.
                     let _ = state.call.host.with(|host| host.abort_transaction());
@@ -211,6 +173,139 @@ impl Isolate for QuickJsIsolate {
         }
         outcome
     }
+}
+
+/// Functions of one kind as the SDK lists them: pairs of a function and the place of its module.
+struct Listed<'a, 'js> {
+    cx: Cx<'js>,
+    pairs: Value<'js>,
+    contexts: &'a Value<'js>,
+}
+
+impl Listed<'_, '_> {
+    /// The function with a number, with its module's context of the given kind.
+    fn target(&self, number: usize, name: String, context: &str) -> JsResult<Target> {
+        let pair = self.pairs.get_index(number as u32)?;
+        let place = pair.get_index(1)?.to_number()? as u32;
+        let context = self.contexts.get_index(place)?.get_named(context)?;
+        let function = self.cx.root(pair.get_index(0)?);
+        Ok(Target { name: name.into(), function, context: self.cx.root(context) })
+    }
+}
+
+impl Functions {
+    fn of(cx: Cx<'_>, def: &ModuleDef, schema: &DatabaseSchema, registered: Root) -> Result<Functions, BuildError> {
+        let registered = cx.borrow(registered);
+        let handles = tables::build(cx, def, schema)?;
+        let make_contexts = cx.borrow(cx.state().boot().sdk().make_contexts);
+        let contexts = make_contexts.call(&cx.undefined(), &[&registered, &handles])?;
+        let list = |kind: &str| -> JsResult<Listed<'_, '_>> {
+            Ok(Listed { cx, pairs: registered.get_named(kind)?, contexts: &contexts })
+        };
+        let [reducers, procedures, views, handlers] =
+            [list("reducers")?, list("procedures")?, list("views")?, list("handlers")?];
+        let mut functions = Functions::default();
+        let unusable = |error: TypeError| BuildError::Mismatch(format!("a function's type: {error}"));
+        for (prefix, module) in def.flatten() {
+            let types = &module.typespace;
+            for reducer in &module.reducers {
+                let name = format!("{prefix}{}", reducer.source_name);
+                let target = reducers.target(functions.reducers.len(), name, "reducer")?;
+                let params = types.inline_product(&reducer.params).map_err(unusable)?;
+                functions.reducers.push(FunctionPlan::new(cx, target, params, None)?);
+            }
+            for procedure in &module.procedures {
+                let name = format!("{prefix}{}", procedure.source_name);
+                let target = procedures.target(functions.procedures.len(), name, "procedure")?;
+                let params = types.inline_product(&procedure.params).map_err(unusable)?;
+                let result = Plan::new(cx, &types.inline(&procedure.return_type).map_err(unusable)?)?;
+                functions.procedures.push(FunctionPlan::new(cx, target, params, Some(result))?);
+            }
+            for view in &module.views {
+                let name = format!("{prefix}{}", view.source_name);
+                let context = if view.is_anonymous { "anonymousView" } else { "view" };
+                let row = view.row_type(types).map_err(unusable)?;
+                let row = row.ok_or_else(|| BuildError::Mismatch(format!("the view `{name}` returns no rows")))?;
+                let target = views.target(functions.views.len(), name, context)?;
+                let is_option = types.inline(&view.return_type).map_err(unusable)?.is_option();
+                let row = Plan::new(cx, &AlgebraicType::Product(row))?;
+                functions.views.push(ViewPlan { target, row, is_option });
+            }
+        }
+        for (number, handler) in def.http_handlers.iter().enumerate() {
+            functions.handlers.push(handlers.target(number, handler.source_name.to_string(), "procedure")?);
+        }
+        Ok(functions)
+    }
+}
+
+impl FunctionPlan {
+    fn new(cx: Cx<'_>, target: Target, params: ProductType, result: Option<Plan>) -> JsResult<FunctionPlan> {
+        let plan = ParamsPlan::new(cx, &params)?;
+        let check = plan.check_first.then_some(params);
+        Ok(FunctionPlan { target, params: plan, check, result })
+    }
+}
+
+impl Isolate for QuickJsIsolate {
+    fn call(
+        &mut self,
+        function: Function,
+        context: &CallContext,
+        args: &[u8],
+        host: &mut dyn CallHost,
+    ) -> Result<Bytes, CallError> {
+        let functions = &self.functions;
+        let plan = match function {
+            Function::Reducer(index) => functions.reducers.get(index as usize),
+            Function::Procedure(index) => functions.procedures.get(index as usize),
+        };
+        let plan = plan.ok_or(CallError::NoSuchFunction)?;
+        if let Some(params) = &plan.check {
+            validate_product(params, args).map_err(|source| bad_arguments(&plan.target.name, source))?;
+        }
+        self.run(context, host, |cx, program, functions| match function {
+            Function::Reducer(index) => run(cx, program, &functions.reducers[index as usize], args),
+            Function::Procedure(index) => run(cx, program, &functions.procedures[index as usize], args),
+        })
+    }
+
+    fn call_view(
+        &mut self,
+        view: u32,
+        context: &CallContext,
+        host: &mut dyn CallHost,
+    ) -> Result<ViewOutcome, CallError> {
+        if view as usize >= self.functions.views.len() {
+            return Err(CallError::NoSuchFunction);
+        }
+        self.run(context, host, |cx, program, functions| {
+            let (rows, reads) = cx.state().as_view(|| run_view(cx, program, &functions.views[view as usize]));
+            Ok(ViewOutcome { rows: rows?, reads })
+        })
+    }
+
+    fn call_handler(
+        &mut self,
+        handler: u32,
+        context: &CallContext,
+        request: &[u8],
+        body: &[u8],
+        host: &mut dyn CallHost,
+    ) -> Result<HandlerOutcome, CallError> {
+        let target = self.functions.handlers.get(handler as usize).ok_or(CallError::NoSuchFunction)?;
+        let request = HttpRequest::decode(request).map_err(|source| bad_arguments(&target.name, source))?;
+        self.run(context, host, |cx, program, functions| {
+            let failed = |Exception| errors::take(cx, program);
+            let target = &functions.handlers[handler as usize];
+            let request = http::handler_request(cx, &request, body).map_err(failed)?;
+            let (function, ctx) = (cx.borrow(target.function), cx.borrow(target.context));
+            let call = cx.borrow(cx.state().boot().sdk().call_handler);
+            let returned = call.call(&cx.undefined(), &[&function, &ctx, &request]);
+            let returned = settle(cx, program, &target.name, returned)?;
+            http::handler_outcome(&returned).map_err(failed)
+        })
+    }
 
     fn memory_bytes(&self) -> usize {
         self.runtime.state().heap.used_bytes()
@@ -222,15 +317,10 @@ impl Isolate for QuickJsIsolate {
 }
 
 /// One call, from arguments to result.
-fn run(
-    cx: Cx<'_>,
-    program: &Program,
-    name: &str,
-    plan: &FunctionPlan,
-    ctx: Root,
-    args: &[u8],
-) -> Result<Bytes, CallError> {
+fn run(cx: Cx<'_>, program: &Program, plan: &FunctionPlan, args: &[u8]) -> Result<Bytes, CallError> {
     let failed = |Exception| errors::take(cx, program);
+    let target = &plan.target;
+    let name = &target.name;
     let mut reader = Reader::new(args);
     let args = match decode_product(cx, &plan.params.plan, &mut reader) {
         Ok(args) => args,
@@ -238,7 +328,24 @@ fn run(
         Err(DecodeFailure::Malformed(source)) => return Err(bad_arguments(name, source)),
     };
     reader.finish().map_err(|source| bad_arguments(name, source))?;
-    let returned = cx.borrow(plan.function).call(&cx.undefined(), &[&cx.borrow(ctx), &args]).map_err(failed)?;
+    let returned = cx.borrow(target.function).call(&cx.undefined(), &[&cx.borrow(target.context), &args]);
+    let returned = settle(cx, program, name, returned)?;
+    let Some(result) = &plan.result else { return Ok(Bytes::new()) };
+    let mut bytes = Vec::new();
+    let what = format!("the result of `{name}`");
+    encode(result, &returned, &mut bytes).map_err(|error| failed(error.throw(cx, &what)))?;
+    Ok(bytes.into())
+}
+
+/// Runs the jobs that a call left, and sees whether it was stopped or returned what nobody would wait for.
+fn settle<'js>(
+    cx: Cx<'js>,
+    program: &Program,
+    name: &str,
+    returned: JsResult<Value<'js>>,
+) -> Result<Value<'js>, CallError> {
+    let failed = |Exception| errors::take(cx, program);
+    let returned = returned.map_err(failed)?;
     let guard = &cx.state().guard;
     while cx.has_jobs() && guard.stop().is_none() {
         cx.run_job().map_err(failed)?;
@@ -249,11 +356,46 @@ fn run(
     if returned.promise().is_some() {
         return Err(CallError::ReturnedPromise { function: name.to_owned() });
     }
-    let Some(result) = &plan.result else { return Ok(Bytes::new()) };
+    Ok(returned)
+}
+
+/// A view's rows, or the query that it returned instead.
+fn run_view(cx: Cx<'_>, program: &Program, plan: &ViewPlan) -> Result<ViewRows, CallError> {
+    let failed = |Exception| errors::take(cx, program);
+    let target = &plan.target;
+    let returned = cx.borrow(target.function).call(&cx.undefined(), &[&cx.borrow(target.context)]);
+    let returned = settle(cx, program, &target.name, returned)?;
+    let sql = cx.borrow(cx.state().boot().sdk().query_sql).call(&cx.undefined(), &[&returned]).map_err(failed)?;
+    if !sql.is_undefined() {
+        return sql.to_text().map(ViewRows::Query).map_err(failed);
+    }
+    let what = format!("the result of the view `{}`", target.name);
     let mut bytes = Vec::new();
-    let what = format!("the result of `{name}`");
-    encode(result, &returned, &mut bytes).map_err(|error| failed(error.throw(cx, &what)))?;
-    Ok(bytes.into())
+    let mut encode_row = |row: &Value<'_>| -> Result<(), CallError> {
+        encode(&plan.row, row, &mut bytes).map_err(|error| failed(error.throw(cx, &what)))
+    };
+    let count = match (plan.is_option, returned.is_nullish()) {
+        (true, true) => 0,
+        (true, false) => {
+            encode_row(&returned)?;
+            1
+        }
+        (false, _) if returned.is_array() => {
+            let count = returned.length().map_err(failed)?;
+            for index in 0..count as u32 {
+                encode_row(&returned.get_index(index).map_err(failed)?)?;
+            }
+            count as u32
+        }
+        (false, _) => {
+            let problem = format!("{what} is neither an array of rows nor a query of ctx.from");
+            return Err(CallError::Thrown(Box::new(Diagnostic::bare(problem))));
+        }
+    };
+    let mut rows = Vec::with_capacity(4 + bytes.len());
+    rows.put_u32(count);
+    rows.extend_from_slice(&bytes);
+    Ok(ViewRows::Rows(rows.into()))
 }
 
 #[cold]

@@ -5,7 +5,7 @@
 //!
 //! Inside: [`raw`] holds the engine's handles and nearly all unsafe code; [`heap`] is its memory; [`state`] what an instance
 //! knows; [`boot`] turns a fresh runtime into one for modules; [`plan`], [`encode`] and [`decode`] are the codec of values;
-//! [`tables`], [`rows`], [`scan`], [`values`], [`context`] and [`console`] are what modules can call; [`isolate`] runs calls.
+//! [`tables`], [`rows`], [`scan`], [`values`], [`context`] and [`http`] and [`console`] are what modules can call; [`isolate`] runs calls.
 //! [`bundle`] has what is different for bundles of the SpacetimeDB tool chain.
 
 pub(crate) mod boot;
@@ -17,6 +17,7 @@ mod decode;
 mod encode;
 mod errors;
 mod heap;
+mod http;
 mod isolate;
 mod lent;
 mod plan;
@@ -35,12 +36,13 @@ use bytes::Bytes;
 use tine_tables::DatabaseSchema;
 use tine_types::ModuleDef;
 
-use crate::call::{CallContext, CallError, CallHost};
+use crate::call::{CallContext, CallError, CallHost, HandlerOutcome, ViewOutcome};
 use crate::module::{CompileError, Limits, LoadError};
 use crate::source::bundle::SourceBundle;
 use crate::source::link::LinkedProgram;
 
 pub(crate) use compile::QuickJs;
+pub(crate) use errors::with_sources;
 
 /// A function to call.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +101,30 @@ pub(crate) trait Isolate: Send {
         args: &[u8],
         host: &mut dyn CallHost,
     ) -> Result<Bytes, CallError>;
+
+    /// Calls a view, by its position among all views. It cannot change tables.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    fn call_view(
+        &mut self,
+        view: u32,
+        context: &CallContext,
+        host: &mut dyn CallHost,
+    ) -> Result<ViewOutcome, CallError>;
+
+    /// Calls an HTTP handler with a request (BSATN of an `HttpRequest`) and its body.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    fn call_handler(
+        &mut self,
+        handler: u32,
+        context: &CallContext,
+        request: &[u8],
+        body: &[u8],
+        host: &mut dyn CallHost,
+    ) -> Result<HandlerOutcome, CallError>;
 
     /// Memory in use, in bytes.
     fn memory_bytes(&self) -> usize;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use tine_tables::ReadSet;
 use tine_types::Identity;
 
 use super::boot::Boot;
@@ -100,6 +101,9 @@ pub(super) struct CallState {
     pub(super) random: Cell<u64>,
     /// How many version 7 UUIDs the call made.
     pub(super) uuid_count: Cell<u32>,
+    /// Set while a view runs: then tables cannot be changed, and what is read of them is noted.
+    pub(super) is_view: Cell<bool>,
+    pub(super) reads: RefCell<ReadSet>,
     /// How many lines the call logged.
     pub(super) log_lines: Cell<u32>,
     /// The object of the last sender that somebody looked at, for calls by the same one.
@@ -127,6 +131,8 @@ impl State {
                 transaction_micros: Cell::new(None),
                 random: Cell::new(0),
                 uuid_count: Cell::new(0),
+                is_view: Cell::new(false),
+                reads: RefCell::default(),
                 log_lines: Cell::new(0),
                 sender: (Cell::new(None), Slot::empty()),
                 timestamp: (Cell::new(None), Slot::empty()),
@@ -136,6 +142,15 @@ impl State {
             panic: Cell::new(None),
             fault: RefCell::new(None),
         }
+    }
+
+    /// Runs a view's call: see [`CallState::is_view`]. Returns also what was read.
+    pub(super) fn as_view<T>(&self, call: impl FnOnce() -> T) -> (T, ReadSet) {
+        self.call.reads.take();
+        self.call.is_view.set(true);
+        let result = call();
+        self.call.is_view.set(false);
+        (result, self.call.reads.take())
     }
 
     /// Forgets the last call and prepares for one with this context.

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use tine_tables::{DatabaseSchema, IndexId, RowCursor, TableError, TableId, TableRead, TableWriter};
+use tine_tables::{DatabaseSchema, IndexId, ReadSet, RowCursor, TableError, TableId, TableRead, TableWriter};
 use tine_types::ModuleDef;
 use tine_types::bsatn::Reader;
 
@@ -52,13 +52,30 @@ impl From<Exception> for BuildError {
     }
 }
 
-/// Makes the object behind `ctx.db`.
+/// Makes the objects behind `ctx.db`, one for each module of the definition. The SDK freezes them.
 pub(super) fn build<'js>(cx: Cx<'js>, def: &ModuleDef, schema: &DatabaseSchema) -> Result<Value<'js>, BuildError> {
     let mut tables = Tables { tables: Vec::new(), indexes: Vec::new() };
+    let mut modules = Vec::new();
+    for (prefix, module) in def.flatten() {
+        modules.push(build_module(cx, &prefix, module, schema, &mut tables)?);
+    }
+    assert!(cx.state().tables.set(tables).is_ok(), "handles are made once");
+    Ok(cx.array(modules)?)
+}
+
+/// Makes the handles of one module's tables, whose names in the schema begin with `prefix`.
+fn build_module<'js>(
+    cx: Cx<'js>,
+    prefix: &str,
+    def: &ModuleDef,
+    schema: &DatabaseSchema,
+    tables: &mut Tables,
+) -> Result<Value<'js>, BuildError> {
     let null = cx.null();
     let db = cx.object_with_prototype(&null)?;
     for table_def in &def.tables {
-        let name = &table_def.source_name;
+        let accessor = &table_def.source_name;
+        let name = &format!("{prefix}{accessor}");
         let mismatch =
             |what: &str| BuildError::Mismatch(format!("the database has no {what} `{name}` as the module defines it"));
         let table = schema.table_named(name).ok_or_else(|| mismatch("table"))?;
@@ -71,7 +88,8 @@ pub(super) fn build<'js>(cx: Cx<'js>, def: &ModuleDef, schema: &DatabaseSchema) 
         define_table_functions(cx, &handle, number(position)?)?;
         for index_def in &table_def.indexes {
             let source_name = index_def.source_name.as_deref().unwrap_or_default();
-            let (owner, index) = schema.index_named(source_name).ok_or_else(|| mismatch("index of table"))?;
+            let (owner, index) =
+                schema.index_named(&format!("{prefix}{source_name}")).ok_or_else(|| mismatch("index of table"))?;
             if owner.id != table.id {
                 return Err(mismatch("index of table"));
             }
@@ -94,13 +112,11 @@ pub(super) fn build<'js>(cx: Cx<'js>, def: &ModuleDef, schema: &DatabaseSchema) 
             });
         }
         handle.freeze()?;
-        db.define_named(name, handle)?;
+        db.define_named(accessor, handle)?;
         let mut sequences: Vec<usize> = table.sequences.iter().map(|sequence| sequence.column.position()).collect();
         sequences.sort_unstable();
         tables.tables.push(TablePlan { id: table.id, label: format!("table `{name}`"), row, sequences });
     }
-    db.freeze()?;
-    assert!(cx.state().tables.set(tables).is_ok(), "handles are made once");
     Ok(db)
 }
 
@@ -151,6 +167,8 @@ pub(super) enum TablesFailure {
     Table(TableError),
     /// No transaction is open.
     NoTransaction,
+    /// A view wants to write.
+    ReadOnly,
     /// The host failed earlier in the call.
     Fault,
 }
@@ -163,6 +181,10 @@ impl TablesFailure {
             TablesFailure::NoTransaction => {
                 let problem = "tables can be used inside a reducer or withTx() only";
                 errors::throw_host(cx, &SyscallError::new(SyscallError::NOT_IN_TRANSACTION, problem))
+            }
+            TablesFailure::ReadOnly => {
+                let problem = "a view only reads: it cannot change tables";
+                errors::throw_host(cx, &SyscallError::new(SyscallError::TRANSACTION_IS_READ_ONLY, problem))
             }
             TablesFailure::Fault => errors::throw_fault(cx, String::new()),
         }
@@ -183,6 +205,44 @@ pub(super) fn try_tables<T>(
         Some(Some(result)) => result.map_err(TablesFailure::Table),
         _ => Err(TablesFailure::NoTransaction),
     }
+}
+
+/// Like [`try_tables`], for an operation that changes something.
+#[inline]
+pub(super) fn try_write<T>(
+    cx: Cx<'_>,
+    operate: impl FnOnce(&mut TableWriter) -> Result<T, TableError>,
+) -> Result<T, TablesFailure> {
+    if cx.state().call.is_view.get() {
+        return Err(TablesFailure::ReadOnly);
+    }
+    try_tables(cx, operate)
+}
+
+/// Notes what a view reads, inside an operation on the open transaction.
+#[inline]
+pub(super) fn note(
+    cx: Cx<'_>,
+    tables: &TableWriter,
+    note: impl FnOnce(&mut ReadSet, &DatabaseSchema) -> Result<(), TableError>,
+) -> Result<(), TableError> {
+    let call = &cx.state().call;
+    if call.is_view.get() { note(&mut call.reads.borrow_mut(), tables.schema()) } else { Ok(()) }
+}
+
+/// Notes that a view reads a whole table.
+#[inline]
+pub(super) fn note_table(cx: Cx<'_>, tables: &TableWriter, table: TableId) -> Result<(), TableError> {
+    note(cx, tables, |reads, _| {
+        reads.note_table(table);
+        Ok(())
+    })
+}
+
+/// Runs an operation that changes something; throws if it fails.
+#[inline]
+fn with_write<T>(cx: Cx<'_>, operate: impl FnOnce(&mut TableWriter) -> Result<T, TableError>) -> JsResult<T> {
+    try_write(cx, operate).map_err(|failure| failure.throw(cx))
 }
 
 /// Runs an operation on the open transaction; throws if it fails.
@@ -239,7 +299,7 @@ fn write_row<'js>(
     write: impl FnOnce(&mut TableWriter, &mut Vec<u8>) -> Result<(), TableError>,
 ) -> JsResult<()> {
     let mut generated = cx.state().call.generated.take();
-    let written = with_tables(cx, |tables| write(tables, &mut generated));
+    let written = with_write(cx, |tables| write(tables, &mut generated));
     let filled =
         written.and_then(|()| if generated.is_empty() { Ok(()) } else { fill_generated(cx, table, row, &generated) });
     cx.state().call.generated.set(generated);
@@ -277,24 +337,31 @@ fn table_delete<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     }
     let deleted = with_buffer(cx, |buffer| {
         encode_product(&table.row, &row, buffer).map_err(|error| error.throw(cx, &table.label))?;
-        with_tables(cx, |tables| tables.delete_row(table.id, buffer))
+        with_write(cx, |tables| tables.delete_row(table.id, buffer))
     })?;
     Ok(cx.bool(deleted))
 }
 
 fn table_count<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let table = table_of(call);
-    call.cx.big_u64(with_tables(call.cx, |tables| Ok(tables.row_count(table.id)))?)
+    let cx = call.cx;
+    cx.big_u64(with_tables(cx, |tables| {
+        note_table(cx, tables, table.id)?;
+        Ok(tables.row_count(table.id))
+    })?)
 }
 
 fn table_clear<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let table = table_of(call);
-    call.cx.big_u64(with_tables(call.cx, |tables| tables.clear(table.id))?)
+    call.cx.big_u64(with_write(call.cx, |tables| tables.clear(table.id))?)
 }
 
 fn table_iter<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let (cx, table) = (call.cx, table_of(call));
-    let rows = with_tables(cx, |tables| Ok(scan::collect(cx.state(), &mut tables.scan(table.id))))?;
+    let rows = with_tables(cx, |tables| {
+        note_table(cx, tables, table.id)?;
+        Ok(scan::collect(cx.state(), &mut tables.scan(table.id)))
+    })?;
     super::rows::iterator(cx, usize::from(call.magic), rows)
 }
 
@@ -334,6 +401,7 @@ fn index_find<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     with_buffer(cx, |buffer| {
         encode_point(index, table, &call.arg(0), buffer)?;
         let found = with_tables(cx, |tables| {
+            note(cx, tables, |reads, schema| reads.note_point(schema, index.id, buffer))?;
             let mut cursor = tables.index_point(index.id, buffer)?;
             let row = cursor.next()?;
             Ok(row.map(|row| decode_product(cx, &table.row, &mut Reader::new(row))))
@@ -366,7 +434,7 @@ fn index_delete_one<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let (cx, (index, table)) = (call.cx, index_of(call));
     let deleted = with_buffer(cx, |buffer| {
         encode_point(index, table, &call.arg(0), buffer)?;
-        with_tables(cx, |tables| tables.delete_by_index_point(index.id, buffer))
+        with_write(cx, |tables| tables.delete_by_index_point(index.id, buffer))
     })?;
     Ok(cx.bool(deleted > 0))
 }
@@ -460,9 +528,16 @@ fn index_filter<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let selection = selection(index, table, &call.arg(0))?;
     let rows = with_tables(cx, |tables| {
         let mut cursor: RowCursor<'_> = match &selection {
-            Selection::Point(key) => tables.index_point(index.id, key)?,
+            Selection::Point(key) => {
+                note(cx, tables, |reads, schema| reads.note_point(schema, index.id, key))?;
+                tables.index_point(index.id, key)?
+            }
             Selection::Range { prefix, prefix_columns, start, end } => {
-                tables.index_range(index.id, prefix, *prefix_columns, as_slice(start), as_slice(end))?
+                let (start, end) = (as_slice(start), as_slice(end));
+                note(cx, tables, |reads, schema| {
+                    reads.note_range(schema, index.id, prefix, *prefix_columns, start, end)
+                })?;
+                tables.index_range(index.id, prefix, *prefix_columns, start, end)?
             }
         };
         Ok(scan::collect(cx.state(), &mut cursor))
@@ -473,7 +548,7 @@ fn index_filter<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
 fn index_delete_many<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let (cx, (index, table)) = (call.cx, index_of(call));
     let selection = selection(index, table, &call.arg(0))?;
-    let deleted = with_tables(cx, |tables| match &selection {
+    let deleted = with_write(cx, |tables| match &selection {
         Selection::Point(key) => tables.delete_by_index_point(index.id, key),
         Selection::Range { prefix, prefix_columns, start, end } => {
             tables.delete_by_index_range(index.id, prefix, *prefix_columns, as_slice(start), as_slice(end))

@@ -265,7 +265,7 @@ fn reducers_end_no_transactions_and_procedures_only_their_own() {
            put(1, 'kept', 1); sys.procedure_commit_mut_tx();
            codes.push(code(() => sys.procedure_http_request(new Uint8Array(0), 'body')));
            sys.procedure_start_mut_tx(); put(2, 'left open', 1);
-           check(codes.join() === '2,2,18,true,17,21', codes);
+           check(codes.join() === '2,2,18,true,17,3', codes);
            return bytes(u32(7)) && new Uint8Array(bytes(u32(7))); }",
     );
     assert_eq!(fixture.procedure("compute", Vec::new()).unwrap_or_else(|error| panic!("{error}")), "7");

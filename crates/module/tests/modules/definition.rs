@@ -127,10 +127,10 @@ fn the_type_declarations_name_every_export() {
 
 #[test]
 fn mistakes_in_a_definition_are_placed() {
-    let start = "import { schema, table, t } from 'tine:server';\n";
+    let start = "import { schema, table, t, Router, SyncResponse } from 'tine:server';\n";
     for (code, line, words) in [
         ("export const x = 1;", None, "the default export must be the schema"),
-        ("export default schema({});\nexport const x = 1;", None, "the export \"x\" is not a reducer or procedure"),
+        ("export default schema({});\nexport const x = 1;", None, "the export \"x\" is not a function of the module"),
         ("export default schema({ a: 1 });", Some(2), "\"a\" must be a table"),
         ("export default schema({ a: table({}, { x: 7 }) });", Some(2), "column \"x\" must be a type"),
         ("\nexport default schema({ a: table({ pubic: true }, {}) });", Some(3), "no option \"pubic\""),
@@ -174,12 +174,32 @@ fn mistakes_in_a_definition_are_placed() {
         (
             "const db = schema({});\nexport default db;\nexport const v = db.view({ public: true }, t.unit(), () => {});",
             Some(4),
-            "view() is not supported yet",
+            "view() must return t.array(row) or t.option(row)",
         ),
         (
             "const db = schema({});\nexport default db;\nexport const a = db.exportGroup({ b: db.reducer(() => {}) });\nexport const b = db.reducer(() => {});",
             None,
             "two functions with the name \"b\"",
+        ),
+        (
+            "const item = table({}, { id: t.u32() });\nconst db = schema({ item });\nexport default db;\nexport const all = db.anonymousView({ name: \"item\", public: true }, t.array(item.rowType), () => []);",
+            None,
+            "the view `all` has the name of a table",
+        ),
+        (
+            "const db = schema({});\nexport default db;\nconst hello = db.httpHandler(() => new SyncResponse(\"\"));\nexport const routes = db.httpRouter(new Router().get(\"/hello\", hello));",
+            None,
+            "leads to a handler that is not exported",
+        ),
+        (
+            "const db = schema({});\nexport default db;\nnew Router().get(\"/Hello\", () => {});",
+            Some(4),
+            "lower-case letters",
+        ),
+        (
+            "const db = schema({});\nexport default db;\nnew Router().get(\"/a\", () => {}).any(\"/a\", () => {});",
+            Some(4),
+            "there are two routes",
         ),
         (
             "const other = schema({});\nexport default schema({});\nexport const b = other.reducer(() => {});",

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tempfile::TempDir;
 use tine_base::SystemEnv;
 use tine_module::{
-    CallContext, CallError, CallHost, CompileError, CompiledModule, Instance, Limits, LogEntry, ProcedureIndex,
-    ReducerIndex, SourceBundle, SyscallError, compile,
+    CallContext, CallError, CallHost, CompileError, CompiledModule, HandlerIndex, Instance, Limits, LogEntry,
+    ProcedureIndex, ReducerIndex, SourceBundle, SyscallError, ViewIndex, ViewOutcome, ViewRows, compile,
 };
 use tine_store::{ForkId, Store, StoreOptions};
 use tine_tables::{DatabaseSchema, SchemaError, TableRead, TableWriter};
 use tine_types::bsatn::{Reader, encode_value};
+use tine_types::http::{HttpRequest, HttpResponse, HttpVersion};
 use tine_types::{AlgebraicType, AlgebraicValue, ConnectionId, Identity, Timestamp, json};
 
 /// What most tests of calls begin with.
@@ -37,6 +39,8 @@ pub struct TestHost {
     pub transactions: u32,
     pub commits_to_refuse: u32,
     pub now_micros: i64,
+    /// What procedures sent, answered with an echo of the body.
+    pub sent: Vec<HttpRequest>,
 }
 
 impl TestHost {
@@ -84,6 +88,20 @@ impl CallHost for TestHost {
         assert!(std::mem::take(&mut self.in_transaction), "no transaction");
         self.tables.rollback();
         Ok(())
+    }
+
+    fn http_request(&mut self, request: &[u8], body: &[u8]) -> Result<(Vec<u8>, Vec<u8>), SyscallError> {
+        if self.in_transaction {
+            return Err(SyscallError::new(SyscallError::WOULD_BLOCK_TRANSACTION, "a transaction is open"));
+        }
+        let request = HttpRequest::decode(request)
+            .map_err(|error| SyscallError::new(SyscallError::BSATN_DECODE_ERROR, error.to_string()))?;
+        if !request.uri.starts_with("https://echo/") {
+            return Err(SyscallError::new(SyscallError::HTTP_ERROR, format!("{} is not allowed", request.uri)));
+        }
+        let response = HttpResponse { headers: request.headers.clone(), version: HttpVersion::HTTP_2, code: 207 };
+        self.sent.push(request);
+        Ok((response.encode(), body.to_vec()))
     }
 }
 
@@ -134,6 +152,7 @@ impl Fixture {
             transactions: 0,
             commits_to_refuse: 0,
             now_micros: 1_700_000_000_000_000,
+            sent: Vec::new(),
         };
         Fixture { module, schema, instance, host, context: context(), _directory: directory }
     }
@@ -151,6 +170,15 @@ impl Fixture {
 
     pub fn call_raw(&mut self, name: &str, args: &[u8]) -> Result<(), CallError> {
         let index = self.reducer_index(name);
+        self.call_index(index, args)
+    }
+
+    /// Calls the reducer with a number, submodules' included.
+    pub fn call_at(&mut self, index: u32, args: Vec<AlgebraicValue>) -> Result<(), CallError> {
+        self.call_index(ReducerIndex(index), &encode(args))
+    }
+
+    fn call_index(&mut self, index: ReducerIndex, args: &[u8]) -> Result<(), CallError> {
         self.host.in_transaction = true;
         let outcome = self.instance.call_reducer(index, &self.context, args, &mut self.host);
         self.host.in_transaction = false;
@@ -185,6 +213,40 @@ impl Fixture {
             self.instance.call_procedure(ProcedureIndex(index as u32), &self.context, &encode(args), &mut self.host)?;
         let ty = def.typespace.inline(&def.procedures[index].return_type).expect("inlines");
         Ok(show(&ty, &bytes))
+    }
+
+    /// Runs a view in an open transaction, which is rolled back.
+    pub fn view(&mut self, name: &str) -> Result<ViewOutcome, CallError> {
+        let modules = self.module.def().flatten();
+        let mut views = modules.iter().flat_map(|(prefix, def)| def.views.iter().map(move |view| (prefix, view)));
+        let index = views.position(|(prefix, view)| format!("{prefix}{}", view.source_name) == name).expect("exists");
+        self.host.in_transaction = true;
+        let outcome = self.instance.call_view(ViewIndex(index as u32), &self.context, &mut self.host);
+        self.host.in_transaction = false;
+        self.host.tables.rollback();
+        outcome
+    }
+
+    /// The rows of a view as JSON.
+    pub fn view_rows(&mut self, name: &str, row: &AlgebraicType) -> String {
+        match self.view(name).unwrap_or_else(|error| panic!("{name}: {error}")).rows {
+            ViewRows::Rows(rows) => show(&AlgebraicType::Array(Box::new(row.clone())), &rows),
+            ViewRows::Query(query) => query,
+        }
+    }
+
+    /// Sends a request to a handler; status and body of its response.
+    pub fn handle(
+        &mut self,
+        name: &str,
+        request: &HttpRequest,
+        body: &[u8],
+    ) -> Result<(HttpResponse, Bytes), CallError> {
+        let handlers = &self.module.def().http_handlers;
+        let index = handlers.iter().position(|handler| *handler.source_name == *name).expect("exists");
+        let index = HandlerIndex(index as u32);
+        let outcome = self.instance.call_handler(index, &self.context, &request.encode(), body, &mut self.host)?;
+        Ok((HttpResponse::decode(&outcome.response).expect("a response"), outcome.body))
     }
 
     /// The committed rows of a table as JSON, in key order.

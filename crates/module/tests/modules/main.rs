@@ -4,6 +4,7 @@ mod bundles;
 mod definition;
 mod determinism;
 mod errors;
+mod features;
 mod harness;
 mod limits;
 mod procedures;

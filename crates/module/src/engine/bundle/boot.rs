@@ -142,6 +142,9 @@ pub(super) fn start<'js>(cx: Cx<'js>, namespace: &Value<'js>) -> JsResult<()> {
         sender_error: part("senderError")?,
         call_reducer: part("callReducer")?,
         call_procedure: part("callProcedure")?,
+        call_view: part("callView")?,
+        call_view_anonymous: part("callViewAnonymous")?,
+        call_handler: parts.get_named("callHandler").map(|hook| hook.is_function().then(|| cx.root(hook)))?,
     };
     assert!(bundle.hooks.set(hooks).is_ok(), "a bundle is started once");
     Ok(())

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use tine_tables::DatabaseSchema;
 use tine_types::ModuleDef;
 
-use super::super::compile::{check, syntax_error};
+use super::super::compile::syntax_error;
 use super::super::errors;
 use super::super::program::{CompiledFile, Program};
 use super::super::raw::{Bytecode, Exception, Runtime};
@@ -17,6 +17,7 @@ use super::SYS_PREFIX;
 use super::boot::{engine_fingerprint, exports};
 use super::isolate::{self, BundleIsolate};
 use crate::cache::{CodeCache, Entry};
+use crate::check::check;
 use crate::diagnostic::Diagnostic;
 use crate::module::{CompileError, Limits, LoadError};
 use crate::source::bundle::SourceBundle;
@@ -141,15 +142,6 @@ fn describe(program: &Arc<Program>, limits: &Limits) -> Result<ModuleDef, Compil
     let cx = runtime.enter();
     let bytes = isolate::describe(cx, program).map_err(CompileError::Load)?;
     let def = ModuleDef::decode(&bytes).map_err(|error| CompileError::Definition(errors::with_sources(&error)))?;
-    let unsupported = [
-        ("views", def.views.len()),
-        ("HTTP handlers", def.http_handlers.len() + def.http_routes.len()),
-        ("submodules", def.submodules.len()),
-        ("row-level security rules", def.row_level_security.len()),
-    ];
-    if let Some((feature, _)) = unsupported.into_iter().find(|(_, count)| *count > 0) {
-        return Err(CompileError::Unsupported { feature });
-    }
     check(&def)?;
     Ok(def)
 }

@@ -7,8 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tine_types::bsatn::{DecodeError, validate, validate_product};
-use tine_types::{AlgebraicType, ConnectionId, Identity, ModuleDef, ProductType};
+use tine_tables::ReadSet;
+use tine_types::bsatn::validate_product;
+use tine_types::{ConnectionId, Identity, ModuleDef};
 
 use super::super::console;
 use super::super::decode::big_from_text;
@@ -19,7 +20,8 @@ use super::super::raw::{Cx, Exception, JsResult, Root, Runtime, Value};
 use super::super::state::{Modules, State};
 use super::super::{Function, Isolate};
 use super::boot::{self, hooks};
-use crate::call::{CallContext, CallError, CallHost, LogLevel};
+use super::functions::{Functions, View, handler_outcome};
+use crate::call::{CallContext, CallError, CallHost, HandlerOutcome, LogLevel, ViewOutcome};
 use crate::diagnostic::Diagnostic;
 use crate::module::{Limits, LoadError};
 
@@ -36,9 +38,7 @@ const JOBS_LOGGED_MAX: u32 = 16;
 pub(super) struct BundleIsolate {
     runtime: Runtime,
     program: Arc<Program>,
-    def: Arc<ModuleDef>,
-    reducers: Vec<ProductType>,
-    procedures: Vec<(ProductType, AlgebraicType)>,
+    functions: Functions,
     callers: Callers,
     arguments: Arguments,
     spent: bool,
@@ -81,59 +81,30 @@ impl BundleIsolate {
         program: Arc<Program>,
         def: &Arc<ModuleDef>,
     ) -> Result<BundleIsolate, LoadError> {
-        let mismatch = |error: tine_types::TypeError| LoadError::SchemaMismatch(format!("a function's type: {error}"));
-        let params = |product: &ProductType| def.typespace.inline_product(product).map_err(mismatch);
-        let reducers = def.reducers.iter().map(|reducer| params(&reducer.params));
-        let procedures = def.procedures.iter().map(|procedure| {
-            Ok((params(&procedure.params)?, def.typespace.inline(&procedure.return_type).map_err(mismatch)?))
-        });
-        let (reducers, procedures) =
-            (reducers.collect::<Result<_, _>>()?, procedures.collect::<Result<_, LoadError>>()?);
+        let functions = Functions::of(def).map_err(LoadError::SchemaMismatch)?;
         let cx = runtime.enter();
         let kept = (|| Ok((Callers::new(cx)?, Arguments::new(cx)?)))();
         let (callers, arguments) = kept.map_err(|Exception| load_error(errors::take(cx, &program)))?;
         runtime.state().guard.arm(None);
-        Ok(BundleIsolate {
-            runtime,
-            program,
-            def: Arc::clone(def),
-            reducers,
-            procedures,
-            callers,
-            arguments,
-            spent: false,
-        })
+        Ok(BundleIsolate { runtime, program, functions, callers, arguments, spent: false })
     }
-}
 
-impl Isolate for BundleIsolate {
-    fn call(
+    /// Calls a hook of the bundle in a context and leaves the instance ready for the next call.
+    fn run<T>(
         &mut self,
-        function: Function,
         context: &CallContext,
-        args: &[u8],
         host: &mut dyn CallHost,
-    ) -> Result<Bytes, CallError> {
-        let call = match function {
-            Function::Reducer(index) => {
-                let params = self.reducers.get(index as usize).ok_or(CallError::NoSuchFunction)?;
-                HookCall { id: index, name: &self.def.reducers[index as usize].source_name, params, result: None }
-            }
-            Function::Procedure(index) => {
-                let (params, result) = self.procedures.get(index as usize).ok_or(CallError::NoSuchFunction)?;
-                let name = &self.def.procedures[index as usize].source_name;
-                HookCall { id: index, name, params, result: Some(result) }
-            }
-        };
-        // The bundle's own decoder does not look for rubbish behind the arguments.
-        validate_product(call.params, args).map_err(|source| bad_arguments(call.name, source))?;
+        call: impl for<'js> FnOnce(Cx<'js>, &Functions, &Callers, &Arguments) -> JsResult<Value<'js>>,
+        finish: impl for<'js> FnOnce(&Functions, Value<'js>) -> Result<T, String>,
+    ) -> Result<T, CallError> {
         self.runtime.state().begin(context);
         let cx = self.runtime.enter();
-        let (program, callers, arguments) = (&self.program, &self.callers, &self.arguments);
+        let (program, functions) = (&self.program, &self.functions);
         let state = cx.state();
         let outcome = state.call.context.lend(context, || {
             state.call.host.lend_host(host, || {
-                let outcome = run(cx, program, &call, callers, arguments, context, args);
+                let returned = call(cx, functions, &self.callers, &self.arguments);
+                let outcome = finish_call(cx, program, returned, |returned| finish(functions, returned));
                 if state.call.transaction_micros.take().is_some() {
                     // Left open by code that was stopped, or that ended without closing it. A refusal changes nothing.
                     let _ = state.call.host.with(|host| host.abort_transaction());
@@ -152,6 +123,106 @@ impl Isolate for BundleIsolate {
         }
         outcome
     }
+}
+
+impl Isolate for BundleIsolate {
+    fn call(
+        &mut self,
+        function: Function,
+        context: &CallContext,
+        args: &[u8],
+        host: &mut dyn CallHost,
+    ) -> Result<Bytes, CallError> {
+        let (id, params) = match function {
+            Function::Reducer(id) => (id, self.functions.reducers.get(id as usize).map(|reducer| &reducer.params)),
+            Function::Procedure(id) => {
+                (id, self.functions.procedures.get(id as usize).map(|procedure| &procedure.called.params))
+            }
+        };
+        let params = params.ok_or(CallError::NoSuchFunction)?;
+        // The bundle's own decoder does not look for rubbish behind the arguments.
+        validate_product(params, args).map_err(|source| self.functions.bad_arguments(function, source))?;
+        let is_reducer = matches!(function, Function::Reducer(_));
+        self.run(
+            context,
+            host,
+            |cx, _, callers, arguments| {
+                let hooks = hooks(cx);
+                let (sender, connection) = callers.numbers(cx, context.sender, context.connection_id)?;
+                let (hook, args) = match is_reducer {
+                    true => (hooks.call_reducer, arguments.view(cx, args)?),
+                    false => (hooks.call_procedure, cx.uint8_array(args)?),
+                };
+                let time = cx.big_i64(context.timestamp.micros())?;
+                let (this, id) = (cx.borrow(hooks.this), cx.int(id as i32));
+                cx.borrow(hook).call(&this, &[&id, &sender, &connection, &time, &args])
+            },
+            |functions, returned| match is_reducer {
+                true if returned.is_undefined() => Ok(Bytes::new()),
+                true => Err(format!("reducer `{}` returned a value", functions.reducers[id as usize].name)),
+                false => functions.procedures[id as usize].result(&returned),
+            },
+        )
+    }
+
+    fn call_view(
+        &mut self,
+        view: u32,
+        context: &CallContext,
+        host: &mut dyn CallHost,
+    ) -> Result<ViewOutcome, CallError> {
+        let Some(&View { hook, is_anonymous, .. }) = self.functions.views.get(view as usize) else {
+            return Err(CallError::NoSuchFunction);
+        };
+        let mut reads = ReadSet::default();
+        let rows = self.run(
+            context,
+            host,
+            |cx, _, callers, _| {
+                let hooks = hooks(cx);
+                let (this, id, args) = (cx.borrow(hooks.this), cx.int(hook as i32), cx.uint8_array(&[])?);
+                let (returned, read) = cx.state().as_view(|| match is_anonymous {
+                    true => cx.borrow(hooks.call_view_anonymous).call(&this, &[&id, &args]),
+                    false => {
+                        let (sender, _) = callers.numbers(cx, context.sender, context.connection_id)?;
+                        cx.borrow(hooks.call_view).call(&this, &[&id, &sender, &args])
+                    }
+                });
+                reads = read;
+                returned?.get_named("data")
+            },
+            |functions, returned| functions.views[view as usize].rows(&returned),
+        )?;
+        Ok(ViewOutcome { rows, reads })
+    }
+
+    fn call_handler(
+        &mut self,
+        handler: u32,
+        context: &CallContext,
+        request: &[u8],
+        body: &[u8],
+        host: &mut dyn CallHost,
+    ) -> Result<HandlerOutcome, CallError> {
+        if handler as usize >= self.functions.handlers.len() {
+            return Err(CallError::NoSuchFunction);
+        }
+        self.run(
+            context,
+            host,
+            |cx, _, _, _| {
+                let hooks = hooks(cx);
+                let Some(hook) = hooks.call_handler else {
+                    let problem = "the bundle has HTTP handlers but no __call_http_handler__";
+                    return Err(errors::throw(cx, errors::ErrorClass::Type, problem));
+                };
+                let (request, body) = (cx.uint8_array(request)?, cx.uint8_array(body)?);
+                let time = cx.big_i64(context.timestamp.micros())?;
+                cx.borrow(hook).call(&cx.borrow(hooks.this), &[&cx.int(handler as i32), &time, &request, &body])
+            },
+            |functions, returned| handler_outcome(&functions.handlers[handler as usize], &returned),
+        )
+    }
 
     fn memory_bytes(&self) -> usize {
         self.runtime.state().heap.used_bytes()
@@ -162,28 +233,15 @@ impl Isolate for BundleIsolate {
     }
 }
 
-/// A function of the bundle that is to be called.
-struct HookCall<'a> {
-    id: u32,
-    name: &'a str,
-    params: &'a ProductType,
-    /// The type of the result; `None` for reducers, which have none.
-    result: Option<&'a AlgebraicType>,
-}
-
-/// One call, from arguments to result, with everything it leaves to be done.
-fn run(
-    cx: Cx<'_>,
+/// What follows a hook's return, while the transaction is open: the jobs it left, and a look at its result. Jobs run also after an
+/// exception; not after a stop, which was to end everything.
+fn finish_call<'js, T>(
+    cx: Cx<'js>,
     program: &Program,
-    call: &HookCall<'_>,
-    callers: &Callers,
-    arguments: &Arguments,
-    context: &CallContext,
-    args: &[u8],
-) -> Result<Bytes, CallError> {
-    let outcome = call_hook(cx, call, callers, arguments, context, args);
-    let outcome = outcome.map_err(|Exception| errors::take(cx, program));
-    // Jobs run while the transaction is open, also after an exception; not after a stop, which was to end everything.
+    returned: JsResult<Value<'js>>,
+    finish: impl FnOnce(Value<'js>) -> Result<T, String>,
+) -> Result<T, CallError> {
+    let outcome = returned.map_err(|Exception| errors::take(cx, program));
     if !outcome.as_ref().is_err_and(CallError::replaces_instance) {
         drain_jobs(cx, program)?;
     }
@@ -191,38 +249,7 @@ fn run(
     if let Some(error) = errors::stopped(cx, program, None) {
         return Err(error);
     }
-    let bad_result = |problem: String| CallError::Thrown(Box::new(Diagnostic::bare(problem)));
-    let Some(result) = call.result else {
-        let is_empty = returned.is_undefined();
-        return if is_empty {
-            Ok(Bytes::new())
-        } else {
-            Err(bad_result(format!("reducer `{}` returned a value", call.name)))
-        };
-    };
-    let bytes = returned.with_bytes(Bytes::copy_from_slice);
-    let bytes = bytes.ok_or_else(|| bad_result(format!("the result of `{}` is not a Uint8Array", call.name)))?;
-    validate(result, &bytes)
-        .map_err(|error| bad_result(format!("the result of `{}` is not of its type: {error}", call.name)))?;
-    Ok(bytes)
-}
-
-fn call_hook<'js>(
-    cx: Cx<'js>,
-    call: &HookCall<'_>,
-    callers: &Callers,
-    arguments: &Arguments,
-    context: &CallContext,
-    args: &[u8],
-) -> JsResult<Value<'js>> {
-    let hooks = hooks(cx);
-    let (sender, connection) = callers.numbers(cx, context.sender, context.connection_id)?;
-    let (hook, args) = match call.result {
-        None => (hooks.call_reducer, arguments.view(cx, args)?),
-        Some(_) => (hooks.call_procedure, cx.uint8_array(args)?),
-    };
-    let time = cx.big_i64(context.timestamp.micros())?;
-    cx.borrow(hook).call(&cx.borrow(hooks.this), &[&cx.int(call.id as i32), &sender, &connection, &time, &args])
+    finish(returned).map_err(|problem| CallError::Thrown(Box::new(Diagnostic::bare(problem))))
 }
 
 /// Runs promise jobs and finalizers. One that throws harms no other and not the call; it is logged. (A rejected promise is no
@@ -363,9 +390,4 @@ impl Arguments {
     fn new_view<'js>(&self, cx: Cx<'js>, buffer: &Value<'js>, length: u32) -> JsResult<Value<'js>> {
         cx.borrow(self.data_view).construct_view(buffer, 0, length as i32)
     }
-}
-
-#[cold]
-fn bad_arguments(function: &str, source: DecodeError) -> CallError {
-    CallError::BadArguments { function: function.to_owned(), source }
 }

@@ -15,12 +15,13 @@
 //! # Where things are
 //!
 //! [`boot`] makes the realm; [`isolate`] runs calls; [`compile`] makes artifacts, with or without the cache; [`arguments`]
-//! reads what natives are passed; [`syscalls`] are those on tables, [`iterators`] those on rows, [`session`] all others;
+//! reads what natives are passed; [`functions`] knows the signatures; [`syscalls`] are those on tables, [`iterators`] those on rows, [`session`] all others;
 //! [`text`] has the text codecs.
 
 mod arguments;
 mod boot;
 mod compile;
+mod functions;
 mod isolate;
 mod iterators;
 mod session;
@@ -63,6 +64,10 @@ struct Hooks {
     sender_error: Root,
     call_reducer: Root,
     call_procedure: Root,
+    call_view: Root,
+    call_view_anonymous: Root,
+    /// Bundles of older SDKs have none.
+    call_handler: Option<Root>,
 }
 
 impl BundleState {

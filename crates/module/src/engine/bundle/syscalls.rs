@@ -6,7 +6,7 @@ use tine_tables::{IndexId, TableError, TableId, TableRead, TableWriter};
 
 use super::super::errors;
 use super::super::raw::{Call, Cx, Exception, JsResult, Value};
-use super::super::tables::{TablesFailure, try_tables};
+use super::super::tables::{TablesFailure, note, note_table, try_tables, try_write};
 use super::arguments::argument;
 use super::boot::state;
 use super::session::refuse_after_fault;
@@ -68,6 +68,7 @@ pub(super) fn table_row_count<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let table = table(call)?;
     let count = with_tables(call.cx, |tables| {
         check_table(tables, table)?;
+        note_table(call.cx, tables, table)?;
         Ok(tables.row_count(table))
     })?;
     call.cx.big_u64(count)
@@ -76,10 +77,11 @@ pub(super) fn table_row_count<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
 /// `datastore_clear(table)`
 pub(super) fn table_clear<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let table = table(call)?;
-    let count = with_tables(call.cx, |tables| {
+    let cleared = try_write(call.cx, |tables| {
         check_table(tables, table)?;
         tables.clear(table)
-    })?;
+    });
+    let count = thrown(call.cx, cleared)?;
     call.cx.big_u64(count)
 }
 
@@ -89,6 +91,7 @@ pub(super) fn table_scan<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let iterators = &state(cx).iterators;
     let copied = with_tables(cx, |tables| {
         check_table(tables, table)?;
+        note_table(cx, tables, table)?;
         Ok(iterators.copy(cx.state(), &mut tables.scan(table)))
     })?;
     Ok(number(cx, iterators.begin(cx, copied)?))
@@ -100,7 +103,10 @@ pub(super) fn index_scan_point<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let length = argument(call, 2, "length").u32()?;
     let iterators = &state(cx).iterators;
     let copied = argument(call, 1, "buffer").parts([length], |bytes, [key]| {
-        try_tables(cx, |tables| Ok(iterators.copy(cx.state(), &mut tables.index_point(index, &bytes[key])?)))
+        try_tables(cx, |tables| {
+            note(cx, tables, |reads, schema| reads.note_point(schema, index, &bytes[key.clone()]))?;
+            Ok(iterators.copy(cx.state(), &mut tables.index_point(index, &bytes[key])?))
+        })
     })?;
     Ok(number(cx, iterators.begin(cx, thrown(cx, copied)?)?))
 }
@@ -110,7 +116,7 @@ pub(super) fn delete_by_index_point<'js>(call: &Call<'js>) -> JsResult<Value<'js
     let (cx, index) = (call.cx, index(call)?);
     let length = argument(call, 2, "length").u32()?;
     let deleted = argument(call, 1, "buffer")
-        .parts([length], |bytes, [key]| try_tables(cx, |tables| tables.delete_by_index_point(index, &bytes[key])))?;
+        .parts([length], |bytes, [key]| try_write(cx, |tables| tables.delete_by_index_point(index, &bytes[key])))?;
     Ok(number(cx, thrown(cx, deleted)?))
 }
 
@@ -163,7 +169,9 @@ pub(super) fn index_scan_range<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let iterators = &state(cx).iterators;
     let copied = with_range(call, |range| {
         try_tables(cx, |tables| {
-            let mut cursor = tables.index_range(index, range.prefix, range.prefix_columns, range.start, range.end)?;
+            let RangeArguments { prefix, prefix_columns, start, end } = *range;
+            note(cx, tables, |reads, schema| reads.note_range(schema, index, prefix, prefix_columns, start, end))?;
+            let mut cursor = tables.index_range(index, prefix, prefix_columns, start, end)?;
             Ok(iterators.copy(cx.state(), &mut cursor))
         })
     })?;
@@ -174,7 +182,7 @@ pub(super) fn index_scan_range<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
 pub(super) fn delete_by_index_range<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let (cx, index) = (call.cx, index(call)?);
     let deleted = with_range(call, |range| {
-        try_tables(cx, |tables| {
+        try_write(cx, |tables| {
             tables.delete_by_index_range(index, range.prefix, range.prefix_columns, range.start, range.end)
         })
     })?;
@@ -192,7 +200,7 @@ fn write<'js>(
     let kept = &cx.state().call.generated;
     let mut generated = kept.take();
     let written = argument(call, buffer, "buffer").parts([length], |bytes, [row]| {
-        try_tables(cx, |tables| write(tables, &bytes[row], &mut generated))?;
+        try_write(cx, |tables| write(tables, &bytes[row], &mut generated))?;
         // Generated values replace zeros of the same size, so they fit where the row was.
         bytes[..generated.len()].copy_from_slice(&generated);
         Ok(generated.len())
@@ -221,7 +229,7 @@ pub(super) fn delete_all_by_eq<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let (cx, table) = (call.cx, table(call)?);
     let length = argument(call, 2, "length").u32()?;
     let deleted = argument(call, 1, "buffer")
-        .parts([length], |bytes, [rows]| try_tables(cx, |tables| tables.delete_rows(table, &bytes[rows])))?;
+        .parts([length], |bytes, [rows]| try_write(cx, |tables| tables.delete_rows(table, &bytes[rows])))?;
     Ok(number(cx, thrown(cx, deleted)?))
 }
 
