@@ -334,7 +334,7 @@ declare module "tine:server" {
 
   /** The tables of a schema, open for reading and writing; those of a module it uses under the module's name. */
   export type DbView<S extends SchemaParts> = { readonly [K in keyof S["tables"]]: Table<S["tables"][K]> } & {
-    readonly [K in keyof Namespaces<S>]: DbView<Namespaces<S>[K]>;
+    readonly [K in keyof Namespaces<S>]: DbView<Extract<Namespaces<S>[K], SchemaParts>>;
   };
 
   type ReadOnlyIndex<I> = I extends unknown ? { readonly [K in Extract<keyof I, "find" | "filter">]: I[K] } : never;
@@ -516,14 +516,14 @@ declare module "tine:server" {
   export interface ReducerCtx<S extends SchemaParts> extends CallCtx {
     readonly db: DbView<S>;
     /** The same for the modules that this one uses. */
-    readonly as: { readonly [K in keyof Namespaces<S>]: ReducerCtx<Namespaces<S>[K]> };
+    readonly as: { readonly [K in keyof Namespaces<S>]: ReducerCtx<Extract<Namespaces<S>[K], SchemaParts>> };
   }
   export type TransactionCtx<S extends SchemaParts> = ReducerCtx<S>;
 
   /** What a procedure gets: it may run several transactions. */
   export interface ProcedureCtx<S extends SchemaParts> extends CallCtx {
     readonly http: HttpClient;
-    readonly as: { readonly [K in keyof Namespaces<S>]: ProcedureCtx<Namespaces<S>[K]> };
+    readonly as: { readonly [K in keyof Namespaces<S>]: ProcedureCtx<Extract<Namespaces<S>[K], SchemaParts>> };
     /** Runs `body` in a transaction. If the commit is refused, `body` runs a second time. */
     withTx<T>(body: (ctx: TransactionCtx<S>) => T): T;
   }
