@@ -51,11 +51,13 @@ pub(crate) struct Clients {
     index: SubscriptionIndex<Subscriber>,
     /// Clients whose `outgoing` is not empty.
     dirty: Vec<ClientKey>,
+    /// Query sets have ended.
+    ended: bool,
 }
 
 impl Clients {
     pub fn new() -> Self {
-        Clients { clients: HashMap::new(), index: SubscriptionIndex::new(), dirty: Vec::new() }
+        Clients { clients: HashMap::new(), index: SubscriptionIndex::new(), dirty: Vec::new(), ended: false }
     }
 
     pub fn add(
@@ -94,6 +96,7 @@ impl Clients {
         client.procedures.cancel();
         for &query_set_id in client.query_sets.keys() {
             self.index.remove(Subscriber { client: key, query_set_id });
+            self.ended = true;
         }
         Some(client)
     }
@@ -108,6 +111,7 @@ impl Clients {
     /// Ends a query set and returns its plans; `None` when there is no such set.
     pub fn unsubscribe(&mut self, subscriber: Subscriber) -> Option<Vec<Arc<SubscriptionPlan>>> {
         self.clients.get_mut(&subscriber.client)?.query_sets.remove(&subscriber.query_set_id)?;
+        self.ended = true;
         Some(self.index.remove(subscriber))
     }
 
@@ -182,30 +186,51 @@ impl Clients {
         self.send(subscriber.client, message, None);
     }
 
-    /// Compiles every subscription again for a new schema; those that no longer compile end with an error, and so do those of tables
-    /// whose rows have changed: their subscribers could not make out rows that look different from one message to the next.
-    pub fn recompile(&mut self, catalog: Catalog<'_>, changed: &HashSet<TableId>) {
-        let sets: Vec<(Subscriber, Vec<Box<str>>, Caller)> = self
-            .clients
-            .iter()
-            .flat_map(|(&key, client)| {
-                client.query_sets.iter().map(move |(&query_set_id, queries)| {
-                    (Subscriber { client: key, query_set_id }, queries.clone(), client.caller)
-                })
+    /// All query sets with their queries.
+    pub fn query_sets(&self) -> Vec<(Subscriber, Vec<Box<str>>, Caller)> {
+        let sets = self.clients.iter().flat_map(|(&key, client)| {
+            client.query_sets.iter().map(move |(&query_set_id, queries)| {
+                (Subscriber { client: key, query_set_id }, queries.clone(), client.caller)
             })
-            .collect();
-        for (subscriber, queries, caller) in sets {
-            self.index.remove(subscriber);
-            match compile_queries(&queries, catalog, &caller) {
-                Ok(plans) if plans.iter().flat_map(|plan| plan.tables_read()).any(|table| changed.contains(&table)) => {
-                    self.fail_subscription(subscriber, &"the columns of a table have changed: subscribe again");
-                }
-                Ok(plans) => {
-                    self.index.add(subscriber, plans);
-                }
-                Err(error) => self.fail_subscription(subscriber, &error),
+        });
+        sets.collect()
+    }
+
+    /// Gives a query set other plans for the same queries. One without plans ends with the error, and so does one of tables whose rows
+    /// have `changed`.
+    pub fn replace_plans(
+        &mut self,
+        subscriber: Subscriber,
+        plans: Result<Vec<Arc<SubscriptionPlan>>, String>,
+        changed: &HashSet<TableId>,
+    ) {
+        self.index.remove(subscriber);
+        match plans {
+            Ok(plans) if plans.iter().flat_map(|plan| plan.tables_read()).any(|table| changed.contains(&table)) => {
+                self.fail_subscription(subscriber, &"the columns of a table have changed: subscribe again");
             }
+            Ok(plans) => {
+                self.index.add(subscriber, plans);
+            }
+            Err(error) => self.fail_subscription(subscriber, &error),
         }
+    }
+
+    /// Whether anybody subscribes to a table.
+    pub fn watches(&self, table: TableId) -> bool {
+        self.index.watches(table)
+    }
+
+    /// Ends every subscription of a table with an error.
+    pub fn fail_table(&mut self, table: TableId, error: &dyn Display) {
+        for subscriber in self.index.subscribers_of(table) {
+            self.fail_subscription(subscriber, error);
+        }
+    }
+
+    /// Whether query sets have ended since this was asked last.
+    pub fn take_ended(&mut self) -> bool {
+        std::mem::take(&mut self.ended)
     }
 
     /// The clients that the module has accepted.
@@ -218,6 +243,7 @@ impl Clients {
     pub fn disconnect_all(&mut self, reason: &CloseReason) {
         self.flush();
         self.index = SubscriptionIndex::new();
+        self.ended = true;
         for client in self.clients.values_mut() {
             client.query_sets.clear();
             client.sink.close(reason.clone());

@@ -57,6 +57,9 @@ pub enum HostError {
     /// Deleting a database that still has forks needs consent.
     #[error("the database has forks: {}; delete them first or ask for all of them with ?forks=true", .0.join(", "))]
     ForksPresent(Vec<String>),
+    /// A view that a statement names cannot be made.
+    #[error("{0}")]
+    View(String),
     /// More names than a database may have.
     #[error("a database may have at most {0} names")]
     TooManyNames(usize),
@@ -212,6 +215,7 @@ impl HostError {
             HostError::MainFork(_) => "TN0611",
             HostError::Locked(_) => "TN0635",
             HostError::TooManyNames(_) => "TN0636",
+            HostError::View(_) => "TN0637",
             HostError::NeverConfirmed => "TN0612",
             HostError::DirectoryInUse(_) => "TN0613",
             HostError::WrongVersion { .. } => "TN0614",

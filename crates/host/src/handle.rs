@@ -25,7 +25,7 @@ use crate::module::ActiveModule;
 use crate::options::{CLIENT_BYTES_MAX, CLIENT_REQUESTS_MAX};
 
 /// How long a request waits for its turn on the lane: as long as whoever sent it is answered at all.
-const LANE_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const LANE_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a queued request costs in memory besides its arguments.
 const REQUEST_OVERHEAD_BYTES: usize = 64;
@@ -126,7 +126,7 @@ impl ForkHandle {
         self.submit(Job::Sql { requester, text: text.into(), alone, deadline, reply });
     }
 
-    fn submit(&self, job: Job) {
+    pub(crate) fn submit(&self, job: Job) {
         let mut jobs = vec![job];
         if let Err(error) = self.fork.lane().submit_batch(&mut jobs) {
             let is_full = matches!(error, SubmitError::Full(()));

@@ -22,6 +22,7 @@ use crate::control::{Control, DatabaseRow, NAMES_MAX};
 use crate::database::Database;
 use crate::handle::ForkHandle;
 use crate::housekeeping::Housekeeping;
+use crate::http;
 use crate::instances::Instances;
 use crate::metrics::Metrics;
 use crate::module::ModuleCache;
@@ -45,6 +46,8 @@ pub(crate) struct HostShared {
     pub procedures: ProcedurePool,
     pub instances: Instances,
     pub scheduler: Scheduler,
+    /// Sends what procedures ask for.
+    pub http: http::Client,
     pub modules: ModuleCache,
     next_client: AtomicU64,
 }
@@ -183,6 +186,7 @@ impl Host {
         let memory_max = options.instances_memory_max;
         let instances = Instances::start(&env, options.instance_limits.clone(), memory_max, metrics.clone())?;
         let modules = ModuleCache::new(code_cache::open(&env, &directory), metrics.clone());
+        let http = http::Client::new(options.http_allow.clone());
         let shared = Arc::new(HostShared {
             env: env.clone(),
             options,
@@ -192,6 +196,7 @@ impl Host {
             procedures,
             instances,
             scheduler,
+            http,
             modules,
             next_client: AtomicU64::new(1),
         });

@@ -14,7 +14,8 @@ use crate::cancel::Cancellation;
 use crate::client::{CallArguments, CallReturn, ClientInfo, ClientSink, CloseReason, ReplyTo, Requester, SqlRows};
 use crate::clients::ClientKey;
 use crate::forks::ForkMade;
-use crate::procedures::{ProcedureReply, ProcedureTask};
+use crate::http::{HttpAnswer, HttpCall};
+use crate::procedures::{ProcedureReply, ProcedureTask, Work};
 use crate::publish::PublishJob;
 use crate::record::CallKind;
 use crate::scheduler::ScheduledEntry;
@@ -51,6 +52,13 @@ pub(crate) enum Job {
         deadline: Instant,
         cancellation: Arc<Cancellation>,
         reply: ReplyTo<CallReturn>,
+    },
+    /// A request to the module's HTTP handlers.
+    Http {
+        call: Box<HttpCall>,
+        deadline: Instant,
+        cancellation: Arc<Cancellation>,
+        reply: ReplyTo<HttpAnswer>,
     },
     /// A statement; `alone` when it changes rows, or the module's hooks do before and after it.
     Sql {
@@ -117,6 +125,7 @@ impl Job {
             Job::Client { share, .. } | Job::Query { share, .. } => share.bytes,
             Job::Call { arguments: CallArguments::Bsatn(bytes), .. } => bytes.len(),
             Job::Immediate { arguments, .. } => arguments.len(),
+            Job::Http { call, .. } => call.body.len() + call.uri.len(),
             Job::Sql { text, .. } => text.len(),
             Job::Publish { job, .. } => job.program.len(),
             _ => 0,
@@ -126,7 +135,7 @@ impl Job {
     /// When nobody waits for the answer any more. A connection's requests have none: the connection itself ends.
     pub fn deadline(&self) -> Option<Instant> {
         match self {
-            Job::Call { deadline, .. } | Job::Sql { deadline, .. } => Some(*deadline),
+            Job::Call { deadline, .. } | Job::Sql { deadline, .. } | Job::Http { deadline, .. } => Some(*deadline),
             _ => None,
         }
     }
@@ -142,6 +151,7 @@ impl Job {
             Job::Connect { sink, .. } => sink.close(CloseReason::ModuleExited("the database or fork was closed")),
             Job::Call { reply, .. } => answer(reply, error),
             Job::Sql { reply, .. } => answer(reply, error),
+            Job::Http { reply, .. } => answer(reply, error),
             Job::CreateFork { reply, .. } => answer(reply, error),
             Job::DisconnectInherited { reply, .. } => answer(reply, error),
             Job::ResumeSchedules { reply, .. } => answer(reply, error),
@@ -162,6 +172,7 @@ impl ForkWorker {
             Job::Call { requester, function, arguments, cancellation, reply, .. } => {
                 self.call(requester, &function, arguments, cancellation, reply);
             }
+            Job::Http { call, cancellation, reply, .. } => self.start_handler(*call, cancellation, reply),
             Job::CreateFork { options, clients, reply } => {
                 let started = Instant::now();
                 let result = self.create_fork(options, clients);
@@ -266,22 +277,24 @@ impl ForkWorker {
         Ok(())
     }
 
-    /// Runs `work` between the module's connect and disconnect hooks, as the peer does for HTTP requests.
+    /// Runs `work` between the module's connect and disconnect hooks, as the peer does for HTTP requests: with a connection that
+    /// lasts for the request, and its session if the hooks needed one.
     pub fn between_hooks<T>(
         &mut self,
         requester: &Requester,
-        work: impl FnOnce(&mut Self) -> Result<T, CallFailure>,
+        work: impl FnOnce(&mut Self, ConnectionId, Option<u64>) -> Result<T, CallFailure>,
     ) -> Result<T, CallFailure> {
         let (connected, disconnected) = (self.module.connected.clone(), self.module.disconnected.clone());
+        let connection = self.fork.host.random_connection_id();
         if connected.is_none() && disconnected.is_none() {
-            return work(self);
+            return work(self, connection, None);
         }
-        let connection = Some(self.fork.host.random_connection_id());
-        let session = self.open_session(requester.identity, connection, requester.jwt_payload.as_deref());
-        self.lifecycle(connected.as_deref(), requester, connection, session).map_err(CallFailure::into_refusal)?;
-        let result = work(self);
+        let session = self.open_session(requester.identity, Some(connection), requester.jwt_payload.as_deref());
+        self.lifecycle(connected.as_deref(), requester, Some(connection), session)
+            .map_err(CallFailure::into_refusal)?;
+        let result = work(self, connection, Some(session));
         // The work is done either way; what the hook had to say is in the module's log.
-        let _ = self.lifecycle(disconnected.as_deref(), requester, connection, session);
+        let _ = self.lifecycle(disconnected.as_deref(), requester, Some(connection), session);
         result
     }
 
@@ -296,15 +309,17 @@ impl ForkWorker {
         let started = Instant::now();
         let module = self.module.clone();
         if let Some(function) = module.reducers.get(name).filter(|function| function.callable) {
-            let result = self.between_hooks(&requester, |worker| {
+            let result = self.between_hooks(&requester, |worker, connection, session| {
                 let arguments = worker.encode_arguments(arguments, &function.parameters)?;
-                let session = worker.open_session(requester.identity, None, requester.jwt_payload.as_deref());
+                let session = session.unwrap_or_else(|| {
+                    worker.open_session(requester.identity, Some(connection), requester.jwt_payload.as_deref())
+                });
                 let executed = worker.execute(
                     function,
                     &Invocation {
                         kind: CallKind::Reducer,
                         sender: requester.identity,
-                        connection: None,
+                        connection: Some(connection),
                         jwt_payload: requester.jwt_payload.clone(),
                         session,
                         arguments: &arguments,
@@ -323,7 +338,8 @@ impl ForkWorker {
         match self.encode_arguments(arguments, &function.parameters) {
             Ok(arguments) => {
                 let reply = ProcedureReply::Requester(reply);
-                self.start_procedure(function.clone(), requester, None, arguments, cancellation, reply);
+                let connection = Some(self.fork.host.random_connection_id());
+                self.start_procedure(function.clone(), requester, connection, arguments, cancellation, reply);
             }
             Err(failure) => self.reply(reply, Err(failure), started.elapsed()),
         }
@@ -362,12 +378,24 @@ impl ForkWorker {
         cancellation: Arc<Cancellation>,
         reply: ProcedureReply,
     ) {
+        self.start_work(Work::Procedure(function), requester, connection, arguments, cancellation, reply);
+    }
+
+    pub fn start_work(
+        &mut self,
+        work: Work,
+        requester: Requester,
+        connection: Option<ConnectionId>,
+        arguments: Bytes,
+        cancellation: Arc<Cancellation>,
+        reply: ProcedureReply,
+    ) {
         self.fork.add_procedure(&cancellation);
         let session = self.open_session(requester.identity, connection, requester.jwt_payload.as_deref());
         let task = ProcedureTask {
             fork: self.fork.clone(),
             module: self.module.clone(),
-            function,
+            work,
             requester,
             connection,
             session,

@@ -69,8 +69,11 @@ metrics! {
     Counter call_ns, "tine_call_nanoseconds_total", "Time spent running reducers.";
     Counter procedures, "tine_procedures_total", "Procedures that ran.";
     Counter procedures_refused, "tine_procedures_refused_total", "Procedures refused because too many waited.";
+    Counter http_requests, "tine_http_requests_total", "HTTP requests that procedures asked for.";
     Counter commits, "tine_commits_total", "Commits on all forks.";
     Counter queries, "tine_queries_total", "One-off and SQL queries.";
+    Counter views_run, "tine_views_run_total", "Views that ran, because somebody asked or because what they read has changed.";
+    Counter views_failed, "tine_views_failed_total", "Views that failed and lost their subscribers.";
     Counter subscriptions_applied, "tine_subscriptions_applied_total", "Query sets subscribed.";
     Counter updates_delivered, "tine_updates_delivered_total", "Query-set updates handed to clients.";
     Counter scheduled_runs, "tine_scheduled_runs_total", "Runs started by schedules.";

@@ -5,12 +5,14 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use tine_module::{CodeCache, CompiledModule, Limits, ProcedureIndex, ReducerIndex, SourceBundle};
+use tine_module::{
+    CodeCache, CompiledModule, HandlerIndex, Limits, ProcedureIndex, ReducerIndex, SourceBundle, ViewIndex,
+};
 use tine_query::{Catalog, RowRules};
-use tine_tables::DatabaseSchema;
+use tine_tables::{COLUMNS_MAX, ColumnId, ColumnSchema, DatabaseSchema};
 use tine_types::AlgebraicType;
 use tine_types::ProductType;
-use tine_types::module_def::{LifecycleEvent, ModuleDef, Visibility};
+use tine_types::module_def::{HttpMethod, LifecycleEvent, MethodOrAny, ModuleDef, ViewDef, Visibility};
 
 use crate::HostError;
 use crate::instances::SpareKey;
@@ -36,55 +38,131 @@ pub struct ActiveModule {
     pub(crate) rules: RowRules,
     pub(crate) reducers: HashMap<Box<str>, Arc<Function<ReducerIndex>>>,
     pub(crate) procedures: HashMap<Box<str>, Arc<Function<ProcedureIndex>>>,
+    /// By their indexes.
+    pub(crate) views: Vec<Arc<DefinedView>>,
+    pub(crate) routes: Vec<Route>,
     pub(crate) init: Option<Arc<Function<ReducerIndex>>>,
     pub(crate) connected: Option<Arc<Function<ReducerIndex>>>,
     pub(crate) disconnected: Option<Arc<Function<ReducerIndex>>>,
     spare_key: OnceLock<SpareKey>,
 }
 
+/// A view that clients read like a table.
+pub(crate) struct DefinedView {
+    pub index: ViewIndex,
+    /// Canonical name, with the namespaces of its module.
+    pub name: Arc<str>,
+    /// The name in the source, likewise; an alias.
+    pub accessor: Arc<str>,
+    pub columns: Vec<ColumnSchema>,
+    pub primary_key: Option<ColumnId>,
+    /// Whether others than the owner may read it.
+    pub public: bool,
+    pub is_anonymous: bool,
+}
+
+/// A route to an HTTP handler.
+pub(crate) struct Route {
+    pub method: MethodOrAny,
+    pub path: Box<str>,
+    pub handler: HandlerIndex,
+    pub name: Arc<str>,
+}
+
+/// Functions under their names in the source and their canonical ones.
+type Functions<Index> = HashMap<Box<str>, Arc<Function<Index>>>;
+
 impl ActiveModule {
     pub(crate) fn new(compiled: Arc<CompiledModule>, schema: Arc<DatabaseSchema>) -> Result<Self, HostError> {
         let def = compiled.def();
-        let hook =
-            |event| def.lifecycle.iter().find(|hook| hook.lifecycle_spec == event).map(|hook| &*hook.function_name);
-        let scheduled = |name: &str| def.schedules.iter().any(|schedule| &*schedule.function_name == name);
-        let is_hook = |name: &str| def.lifecycle.iter().any(|hook| &*hook.function_name == name);
-        let mut reducers = HashMap::new();
-        for (position, reducer) in def.reducers.iter().enumerate() {
-            let name: Arc<str> = reducer.source_name.as_ref().into();
-            let function = Arc::new(Function {
-                index: ReducerIndex(position as u32),
-                name: name.clone(),
-                parameters: inline_product(def, &reducer.params)?,
-                return_type: AlgebraicType::unit(),
-                callable: reducer.visibility == Visibility::ClientCallable && !scheduled(&name) && !is_hook(&name),
-            });
-            reducers.insert(def.canonical_function_name(&name).into(), function.clone());
-            reducers.insert(Box::from(&*name), function);
+        let (mut reducers, mut procedures, mut views) = (Functions::new(), Functions::new(), Vec::new());
+        let (mut reducer_count, mut procedure_count) = (0, 0);
+        for (prefix, module) in def.flatten() {
+            let prefix = &*prefix;
+            let private = |name: &str| {
+                module.schedules.iter().any(|schedule| &*schedule.function_name == name)
+                    || module.lifecycle.iter().any(|hook| &*hook.function_name == name)
+            };
+            for reducer in &module.reducers {
+                let source = &*reducer.source_name;
+                let function = Function {
+                    index: ReducerIndex(reducer_count),
+                    name: format!("{prefix}{source}").into(),
+                    parameters: inline_product(module, &reducer.params)?,
+                    return_type: AlgebraicType::unit(),
+                    callable: reducer.visibility == Visibility::ClientCallable && !private(source),
+                };
+                reducer_count += 1;
+                add_function(&mut reducers, prefix, module, source, function);
+            }
+            for procedure in &module.procedures {
+                let source = &*procedure.source_name;
+                let function = Function {
+                    index: ProcedureIndex(procedure_count),
+                    name: format!("{prefix}{source}").into(),
+                    parameters: inline_product(module, &procedure.params)?,
+                    return_type: inline(module, &procedure.return_type)?,
+                    callable: procedure.visibility == Visibility::ClientCallable && !private(source),
+                };
+                procedure_count += 1;
+                add_function(&mut procedures, prefix, module, source, function);
+            }
+            for view in &module.views {
+                let index = ViewIndex(views.len() as u32);
+                views.push(Arc::new(DefinedView::new(index, prefix, module, view)?));
+            }
         }
-        let mut procedures = HashMap::new();
-        for (position, procedure) in def.procedures.iter().enumerate() {
-            let name: Arc<str> = procedure.source_name.as_ref().into();
-            let function = Arc::new(Function {
-                index: ProcedureIndex(position as u32),
-                name: name.clone(),
-                parameters: inline_product(def, &procedure.params)?,
-                return_type: inline(def, &procedure.return_type)?,
-                callable: procedure.visibility == Visibility::ClientCallable && !scheduled(&name),
-            });
-            procedures.insert(def.canonical_function_name(&name).into(), function.clone());
-            procedures.insert(Box::from(&*name), function);
-        }
-        let lifecycle = |event| hook(event).and_then(|name| reducers.get(name).cloned());
+        let lifecycle = |event| {
+            let hook = def.lifecycle.iter().find(|hook| hook.lifecycle_spec == event)?;
+            reducers.get(&hook.function_name).cloned()
+        };
         let (init, connected, disconnected) = (
             lifecycle(LifecycleEvent::Init),
             lifecycle(LifecycleEvent::OnConnect),
             lifecycle(LifecycleEvent::OnDisconnect),
         );
-        let spare_key = OnceLock::new();
         let rules = rule_texts(def);
         let rules = RowRules::compile(rules.iter().map(|(prefix, sql)| (&**prefix, *sql)), &schema)?;
-        Ok(ActiveModule { rules, init, connected, disconnected, reducers, procedures, schema, compiled, spare_key })
+        let routes = routes(def)?;
+        Ok(ActiveModule {
+            rules,
+            init,
+            connected,
+            disconnected,
+            reducers,
+            procedures,
+            views,
+            routes,
+            schema,
+            compiled,
+            spare_key: OnceLock::new(),
+        })
+    }
+
+    /// Whether there are any views.
+    pub(crate) fn has_views(&self) -> bool {
+        !self.views.is_empty()
+    }
+
+    /// The view with a canonical or source name.
+    pub(crate) fn view_named(&self, name: &str) -> Option<&Arc<DefinedView>> {
+        self.views.iter().find(|view| *view.name == *name || *view.accessor == *name)
+    }
+
+    /// Whether the text is a statement that names a view.
+    pub(crate) fn names_view(&self, text: &str) -> bool {
+        self.has_views() && tine_query::names_of(text).iter().any(|name| self.view_named(name).is_some())
+    }
+
+    /// Where requests with a method for a path go.
+    pub(crate) fn route(&self, method: &HttpMethod, path: &str) -> Option<&Route> {
+        self.routes.iter().find(|route| {
+            let fits = match &route.method {
+                MethodOrAny::Any => true,
+                MethodOrAny::Method(one) => one == method,
+            };
+            fits && *route.path == *path
+        })
     }
 
     /// The module's definition.
@@ -131,6 +209,69 @@ impl ActiveModule {
         let (first, _) = self.hash().split_first_chunk().expect("a hash has 32 bytes");
         u64::from_le_bytes(*first)
     }
+}
+
+/// Enters a function under its names.
+fn add_function<Index>(
+    functions: &mut Functions<Index>,
+    prefix: &str,
+    module: &ModuleDef,
+    source: &str,
+    function: Function<Index>,
+) {
+    let function = Arc::new(function);
+    functions.insert(format!("{prefix}{}", module.canonical_function_name(source)).into(), function.clone());
+    functions.insert(Box::from(&*function.name), function);
+}
+
+impl DefinedView {
+    fn new(index: ViewIndex, prefix: &str, module: &ModuleDef, view: &ViewDef) -> Result<Self, HostError> {
+        let row = view.row_type(&module.typespace).map_err(|error| HostError::BadProgram(error.to_string()))?;
+        let row =
+            row.ok_or_else(|| HostError::BadProgram(format!("the view `{}` returns no rows", view.source_name)))?;
+        if row.elements.len() > COLUMNS_MAX {
+            let problem = format!("the view `{}` has more than {COLUMNS_MAX} columns", view.source_name);
+            return Err(HostError::BadProgram(problem));
+        }
+        let columns = row.elements.iter().zip(0..).map(|(element, position)| {
+            let accessor = element.name.as_deref().unwrap_or_default();
+            ColumnSchema {
+                name: module.canonical_column_name(accessor).into(),
+                accessor: accessor.into(),
+                ty: element.ty.clone(),
+                position: ColumnId(position),
+            }
+        });
+        let columns: Vec<_> = columns.collect();
+        let key = module.view_primary_keys.iter().find(|key| key.view_source_name == view.source_name);
+        let key = key.and_then(|key| key.columns.first());
+        let primary_key = key.and_then(|key| columns.iter().find(|column| *column.accessor == **key));
+        Ok(DefinedView {
+            index,
+            name: format!("{prefix}{}", module.canonical_function_name(&view.source_name)).into(),
+            accessor: format!("{prefix}{}", view.source_name).into(),
+            primary_key: primary_key.map(|column| column.position),
+            columns,
+            public: view.is_public,
+            is_anonymous: view.is_anonymous,
+        })
+    }
+}
+
+/// The routes of the root module: those of libraries are the libraries' own affair.
+fn routes(def: &ModuleDef) -> Result<Vec<Route>, HostError> {
+    let routes = def.http_routes.iter().map(|route| {
+        let name = &route.handler_function;
+        let handler = def.http_handlers.iter().position(|handler| handler.source_name == *name);
+        let handler = handler.ok_or_else(|| HostError::BadProgram(format!("there is no HTTP handler `{name}`")))?;
+        Ok(Route {
+            method: route.method.clone(),
+            path: route.path.clone(),
+            handler: HandlerIndex(handler as u32),
+            name: (&**name).into(),
+        })
+    });
+    routes.collect()
 }
 
 /// The row-level security rules of a module, with the prefix of the tables they name.

@@ -8,6 +8,8 @@ use tine_lanes::{LaneOptions, Sabotage};
 use tine_module::Limits;
 use tine_query::SelectLimits;
 
+use crate::HttpRule;
+
 /// Requests of one connection that may be received and not yet handled; the peer's number.
 pub(crate) const CLIENT_REQUESTS_MAX: usize = 16_384;
 
@@ -51,6 +53,8 @@ pub struct HostOptions {
     pub procedure_threads: usize,
     /// Memory that the instances of all forks may take together, in bytes; beyond it idle forks lose theirs.
     pub instances_memory_max: usize,
+    /// Where procedures may send HTTP requests; nowhere by default. On a fork whose schedules are paused nothing is sent (G10).
+    pub http_allow: Vec<HttpRule>,
     /// Breaks the order of requests on purpose: tests prove with it that they would notice.
     #[doc(hidden)]
     pub sabotage: Sabotage,
@@ -71,6 +75,7 @@ impl HostOptions {
             pin_lane_threads: false,
             procedure_threads: 2,
             instances_memory_max: INSTANCES_MEMORY_MAX,
+            http_allow: Vec::new(),
             sabotage: Sabotage::None,
         }
         .with_cores(cpu::budget().cores.get())

@@ -13,14 +13,15 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tine_base::Env;
 use tine_lanes::Lease;
-use tine_module::{CallContext, CallError, CallHost, LogEntry, ProcedureIndex, SyscallError};
+use tine_module::{CallContext, CallError, CallHost, HandlerIndex, LogEntry, ProcedureIndex, SyscallError};
 use tine_tables::TableWriter;
 use tine_types::protocol::{ProcedureStatus, ServerMessage};
-use tine_types::{ConnectionId, TimeDuration, Timestamp};
+use tine_types::{AlgebraicType, ConnectionId, TimeDuration, Timestamp};
 
 use crate::cancel::Cancellation;
 use crate::client::{CallReturn, ClientSink, Delivery, Reply, ReplyTo, Requester};
 use crate::fork::Fork;
+use crate::http::{self, HttpAnswer};
 use crate::instances::HEAP_HIGH_DIVISOR;
 use crate::metrics::Metrics;
 use crate::module::{ActiveModule, Function};
@@ -42,17 +43,23 @@ pub(crate) enum ProcedureReply {
         request_id: u32,
     },
     Requester(ReplyTo<CallReturn>),
+    /// A request to an HTTP handler.
+    Http(ReplyTo<HttpAnswer>),
     /// A scheduled run: failures are in the module's log.
     Nobody,
 }
 
 impl ProcedureReply {
-    pub fn send(self, result: Result<CallReturn, CallFailure>, timestamp_micros: i64, duration: Duration, head: Head) {
+    pub fn send(self, result: Result<Outcome, CallFailure>, timestamp_micros: i64, duration: Duration, head: Head) {
+        let value = |outcome| match outcome {
+            Outcome::Value { ty, value } => CallReturn::Procedure { ty, value },
+            Outcome::Answer(_) => unreachable!("handlers answer requests only"),
+        };
         match self {
             ProcedureReply::Client { sink, request_id } => {
                 let status = match result {
-                    Ok(CallReturn::Procedure { value, .. }) => ProcedureStatus::Returned(value),
-                    Ok(CallReturn::Reducer) => ProcedureStatus::Returned(Bytes::new()),
+                    Ok(Outcome::Value { value, .. }) => ProcedureStatus::Returned(value),
+                    Ok(Outcome::Answer(_)) => unreachable!("handlers answer requests only"),
                     Err(failure) => ProcedureStatus::InternalError(failure.to_string()),
                 };
                 let message = ServerMessage::ProcedureResult {
@@ -64,6 +71,14 @@ impl ProcedureReply {
                 sink.deliver(&mut vec![Delivery { message, durable: Some(head.durable) }]);
             }
             ProcedureReply::Requester(reply) => {
+                let result = result.map(value);
+                reply(Reply { result, lsn: head.lsn, durable: head.durable, duration });
+            }
+            ProcedureReply::Http(reply) => {
+                let result = result.map(|outcome| match outcome {
+                    Outcome::Answer(answer) => answer,
+                    Outcome::Value { .. } => unreachable!("requests are answered by handlers only"),
+                });
                 reply(Reply { result, lsn: head.lsn, durable: head.durable, duration });
             }
             ProcedureReply::Nobody => {}
@@ -71,14 +86,36 @@ impl ProcedureReply {
     }
 }
 
+/// What runs on a procedure's thread.
+pub(crate) enum Work {
+    Procedure(Arc<Function<ProcedureIndex>>),
+    Handler { handler: HandlerIndex, name: Arc<str>, body: Bytes },
+}
+
+impl Work {
+    fn name(&self) -> &str {
+        match self {
+            Work::Procedure(function) => &function.name,
+            Work::Handler { name, .. } => name,
+        }
+    }
+}
+
+/// What it came to.
+pub(crate) enum Outcome {
+    Value { ty: AlgebraicType, value: Bytes },
+    Answer(HttpAnswer),
+}
+
 /// A procedure call that was accepted.
 pub(crate) struct ProcedureTask {
     pub fork: Arc<Fork>,
     pub module: Arc<ActiveModule>,
-    pub function: Arc<Function<ProcedureIndex>>,
+    pub work: Work,
     pub requester: Requester,
     pub connection: Option<ConnectionId>,
     pub session: u64,
+    /// BSATN of the arguments, or of a handler's request.
     pub arguments: Bytes,
     pub timestamp_micros: i64,
     pub seed: u64,
@@ -179,16 +216,15 @@ fn run(task: ProcedureTask) {
         head: task.head,
         until: started + task.fork.host.options.procedure_deadline,
     };
-    let outcome = call(&task, &mut host);
+    let result = call(&task, &mut host);
     host.abandon();
     let head = host.head;
     drop(host);
-    let result = outcome.map(|value| CallReturn::Procedure { ty: task.function.return_type.clone(), value });
     task.fork.log.flush();
     task.reply.send(result, task.timestamp_micros, started.elapsed(), head);
 }
 
-fn call(task: &ProcedureTask, host: &mut ProcedureHost<'_>) -> Result<Bytes, CallFailure> {
+fn call(task: &ProcedureTask, host: &mut ProcedureHost<'_>) -> Result<Outcome, CallFailure> {
     let fork = &task.fork;
     let mut instance = match fork.take_procedure_instance(&task.module) {
         Some(instance) => instance,
@@ -207,7 +243,17 @@ fn call(task: &ProcedureTask, host: &mut ProcedureHost<'_>) -> Result<Bytes, Cal
         deadline: fork.host.options.procedure_deadline,
         jwt_payload: task.requester.jwt_payload.clone(),
     };
-    let outcome = instance.call_procedure(task.function.index, &context, &task.arguments, host);
+    let outcome = match &task.work {
+        Work::Procedure(function) => {
+            let ty = function.return_type.clone();
+            let value = instance.call_procedure(function.index, &context, &task.arguments, host);
+            value.map(|value| Ok(Outcome::Value { ty, value }))
+        }
+        Work::Handler { handler, body, .. } => {
+            let outcome = instance.call_handler(*handler, &context, &task.arguments, body, host);
+            outcome.map(|outcome| http::answer(outcome).map(Outcome::Answer))
+        }
+    };
     let was_interrupted = task.cancellation.end();
     let limit_bytes = fork.host.options.instance_limits.memory_bytes;
     if was_interrupted || outcome.as_ref().is_err_and(CallError::replaces_instance) || instance.needs_replacement() {
@@ -221,7 +267,7 @@ fn call(task: &ProcedureTask, host: &mut ProcedureHost<'_>) -> Result<Bytes, Cal
         fork.host.metrics.procedures_cancelled.add(1);
         return Err(cancelled());
     }
-    outcome.map_err(|error| fork.call_failure(&task.function.name, error))
+    outcome.map_err(|error| fork.call_failure(task.work.name(), error))?
 }
 
 /// What a procedure's syscalls act on.
@@ -265,7 +311,7 @@ impl CallHost for ProcedureHost<'_> {
     }
 
     fn log(&mut self, entry: LogEntry) {
-        self.task.fork.log_entry(&self.task.function.name, entry);
+        self.task.fork.log_entry(self.task.work.name(), entry);
     }
 
     fn begin_transaction(&mut self) -> Result<Timestamp, SyscallError> {
@@ -297,8 +343,11 @@ impl CallHost for ProcedureHost<'_> {
             return Err(no_transaction());
         };
         let parts = CallParts {
-            kind: CallKind::Procedure,
-            function: &self.task.function.name,
+            kind: match self.task.work {
+                Work::Procedure(_) => CallKind::Procedure,
+                Work::Handler { .. } => CallKind::Handler,
+            },
+            function: self.task.work.name(),
             arguments: &self.task.arguments,
             session: self.task.session,
             timestamp_micros,
@@ -320,6 +369,20 @@ impl CallHost for ProcedureHost<'_> {
 
     fn schedule_immediate(&mut self, function: &str, arguments: Vec<u8>) -> Result<(), SyscallError> {
         self.task.fork.schedule_immediate(function, arguments)
+    }
+
+    fn http_request(&mut self, request: &[u8], body: &[u8]) -> Result<(Vec<u8>, Vec<u8>), SyscallError> {
+        if self.lease.is_some() {
+            let problem = "an HTTP request would hold the transaction open: make it outside withTx()";
+            return Err(SyscallError::new(SyscallError::WOULD_BLOCK_TRANSACTION, problem));
+        }
+        let fork = &self.task.fork;
+        if !fork.schedules_run() {
+            let problem = "this fork sends no requests, because its schedules are paused: resume them to let it act";
+            return Err(SyscallError::new(SyscallError::HTTP_ERROR, problem));
+        }
+        fork.host.metrics.http_requests.add(1);
+        fork.host.http.send(request, body, self.until)
     }
 
     fn abort_transaction(&mut self) -> Result<(), SyscallError> {

@@ -57,6 +57,7 @@ impl ForkWorker {
                 (module, Some(plan))
             }
         };
+        let (seen, views) = self.put_views_away();
         self.drop_instance();
         self.set_schema(module.schema.clone());
         self.module = module.clone();
@@ -67,6 +68,7 @@ impl ForkWorker {
             self.drop_instance();
             self.set_schema(previous_module.schema.clone());
             self.module = previous_module;
+            self.views = views;
             return Err(error);
         }
         let fork = self.fork.clone();
@@ -76,7 +78,7 @@ impl ForkWorker {
             self.clients.disconnect_all(&CloseReason::ModuleExited(reason));
         } else {
             let changed = plan.map(|plan| changed_tables(&plan, &module.schema)).unwrap_or_default();
-            self.clients.recompile(module.catalog(), &changed);
+            self.recompile(changed, seen);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tine_query::{Caller, Catalog, Modified, QueryError, SelectLimits, Setting, SubscriptionPlan};
-use tine_tables::{TableRead, TableSnapshot};
+use tine_tables::{TableRead, TableSchema, TableSnapshot};
 use tine_types::Identity;
 use tine_types::protocol::{ClientMessage, QueryRows, ServerMessage};
 
@@ -19,6 +19,7 @@ use crate::meta::Meta;
 use crate::module::ActiveModule;
 use crate::statements;
 use crate::system::{self, SystemTables};
+use crate::views::ViewTables;
 use crate::worker::ForkWorker;
 use crate::{CallFailure, HostError};
 
@@ -40,6 +41,8 @@ struct Source<'a> {
     limits: SelectLimits,
     /// Who is connected, which only the worker knows.
     clients: Option<Vec<Arc<ClientInfo>>>,
+    /// The views that the statement names; `tables` knows their rows.
+    views: &'a [Arc<TableSchema>],
 }
 
 /// A read that was evaluated.
@@ -87,6 +90,7 @@ impl View {
             database: self.database,
             limits: self.limits,
             clients: None,
+            views: &[],
         }
     }
 
@@ -100,6 +104,11 @@ impl Source<'_> {
         match job {
             Job::Query { message: ClientMessage::OneOffQuery { ref query, .. }, .. }
                 if self.waits_for_worker(query) =>
+            {
+                Answer::Later(job)
+            }
+            Job::Query { message: ClientMessage::Subscribe { ref queries, .. }, .. }
+                if queries.iter().any(|query| self.module.names_view(query)) =>
             {
                 Answer::Later(job)
             }
@@ -133,7 +142,8 @@ impl Source<'_> {
         if queries.len() > QUERIES_PER_SET_MAX {
             return Err(format!("a query set may hold at most {QUERIES_PER_SET_MAX} queries"));
         }
-        let plans = compile_queries(&queries, self.module.catalog(), caller).map_err(|error| error.to_string())?;
+        let catalog = Catalog { extra: self.views, ..self.module.catalog() };
+        let plans = compile_queries(&queries, catalog, caller).map_err(|error| error.to_string())?;
         let rows = evaluate_plans(&plans, self.tables)?;
         self.check_row_limit(&rows, caller).map_err(|error| error.to_string())?;
         Ok(Found { queries, plans, rows })
@@ -143,10 +153,13 @@ impl Source<'_> {
         let rows = match system::may_be_named(text) {
             true => {
                 let system = self.system_tables(caller);
-                let catalog = Catalog { extra: system::schemas(), ..self.module.catalog() };
-                tine_query::one_off(text, catalog, caller, &system)?
+                let extra = self.with_system();
+                tine_query::one_off(text, Catalog { extra: &extra, ..self.module.catalog() }, caller, &system)?
             }
-            false => tine_query::one_off(text, self.module.catalog(), caller, self.tables)?,
+            false => {
+                let catalog = Catalog { extra: self.views, ..self.module.catalog() };
+                tine_query::one_off(text, catalog, caller, self.tables)?
+            }
         };
         self.check_row_limit(&rows, caller)?;
         Ok(rows)
@@ -163,10 +176,13 @@ impl Source<'_> {
         let selected = match system::may_be_named(text) {
             true => {
                 let system = self.system_tables(caller);
-                let catalog = Catalog { extra: system::schemas(), ..self.module.catalog() };
-                tine_query::select(text, catalog, caller, &system, limits)
+                let extra = self.with_system();
+                tine_query::select(text, Catalog { extra: &extra, ..self.module.catalog() }, caller, &system, limits)
             }
-            false => tine_query::select(text, self.module.catalog(), caller, self.tables, limits),
+            false => {
+                let catalog = Catalog { extra: self.views, ..self.module.catalog() };
+                tine_query::select(text, catalog, caller, self.tables, limits)
+            }
         };
         let selected = selected.map_err(HostError::Query)?;
         Ok(SqlRows { columns: selected.columns, rows: selected.rows, modified: Modified::default() })
@@ -183,9 +199,14 @@ impl Source<'_> {
         }
     }
 
+    /// The system tables, and the views that the statement names.
+    fn with_system(&self) -> Vec<Arc<TableSchema>> {
+        system::schemas().iter().chain(self.views).cloned().collect()
+    }
+
     /// Whether the text asks for what only the worker knows, and this is not the worker.
     fn waits_for_worker(&self, text: &str) -> bool {
-        self.clients.is_none() && system::needs_clients(text)
+        self.clients.is_none() && (system::needs_clients(text) || self.module.names_view(text))
     }
 
     /// The `row_limit` that the owner has set for others.
@@ -240,13 +261,23 @@ impl ForkWorker {
             database: self.fork.database_identity,
             limits: self.fork.host.options.query_limits,
             clients: None,
+            views: &[],
         }
     }
 
-    /// As [`ForkWorker::source`], with what only the worker knows, for a text that asks for it.
-    fn source_for(&self, text: &str) -> Source<'_> {
-        let clients = if system::needs_clients(text) { self.clients.accepted() } else { Vec::new() };
-        Source { clients: Some(clients), ..self.source() }
+    /// Evaluates texts with what only the worker knows: who is connected, and the views that they name.
+    fn evaluate_here<T>(
+        &mut self,
+        texts: &[Box<str>],
+        caller: &Caller,
+        evaluate: impl FnOnce(&Source<'_>) -> T,
+    ) -> Result<T, String> {
+        let views = self.materialise_named(texts.iter().map(|text| &**text), caller)?;
+        let tables = ViewTables::new(self.tables(), &self.views);
+        views.iter().try_for_each(|view| tables.prepare(view.id))?;
+        let needs_clients = texts.iter().any(|text| system::needs_clients(text));
+        let clients = if needs_clients { self.clients.accepted() } else { Vec::new() };
+        Ok(evaluate(&Source { tables: &tables, clients: Some(clients), views: &views, ..self.source() }))
     }
 
     pub fn conclude(&mut self, answer: Answer) {
@@ -264,11 +295,16 @@ impl ForkWorker {
             }
             Answer::Later(Job::Sql { requester, text, reply, .. }) => {
                 let started = Instant::now();
-                let result = self.between_hooks(&requester, |worker| {
+                let result = self.between_hooks(&requester, |worker, _, _| {
                     worker.fork.host.metrics.queries.add(1);
                     match tine_query::writes(&text) {
                         true => worker.run_statement(&requester, &text),
-                        false => worker.source_for(&text).select(&text, &worker.caller(requester.identity)),
+                        false => {
+                            let caller = worker.caller(requester.identity);
+                            let texts = std::slice::from_ref(&text);
+                            let selected = worker.evaluate_here(texts, &caller, |source| source.select(&text, &caller));
+                            selected.unwrap_or_else(|problem| Err(HostError::View(problem).into()))
+                        }
                     }
                 });
                 self.reply(reply, result, started.elapsed());
@@ -276,13 +312,20 @@ impl ForkWorker {
             Answer::Later(Job::Query { key, caller, message, .. }) => match message {
                 ClientMessage::OneOffQuery { request_id, query } => {
                     self.fork.host.metrics.queries.add(1);
-                    let result = self.source_for(&query).one_off(&query, &caller).map_err(|error| error.to_string());
+                    let texts = std::slice::from_ref(&query);
+                    let result = self.evaluate_here(texts, &caller, |source| source.one_off(&query, &caller));
+                    let result = result.and_then(|result| result.map_err(|error| error.to_string()));
                     self.send_ordered(key, ServerMessage::OneOffQueryResult { request_id, result });
                 }
                 ClientMessage::Unsubscribe { request_id, query_set_id, send_dropped_rows } => {
                     self.unsubscribe(key, request_id, query_set_id, send_dropped_rows);
                 }
-                _ => unreachable!("the other queries are evaluated first"),
+                ClientMessage::Subscribe { request_id, query_set_id, queries } => {
+                    let texts = queries.clone();
+                    let found = self.evaluate_here(&texts, &caller, |source| source.subscribe(queries, &caller));
+                    self.enter_subscription(key, request_id, query_set_id, found.and_then(|found| found));
+                }
+                _ => unreachable!("the other messages are calls"),
             },
             Answer::Later(_) => unreachable!("only reads are evaluated"),
         }
@@ -315,7 +358,10 @@ impl ForkWorker {
                 query_set_id,
                 error: format!("there is no query set {query_set_id} on this connection"),
             },
-            Some(plans) => match send_dropped_rows.then(|| evaluate_plans(&plans, self.tables())).transpose() {
+            Some(plans) => match send_dropped_rows
+                .then(|| evaluate_plans(&plans, &ViewTables::new(self.tables(), &self.views)))
+                .transpose()
+            {
                 Ok(rows) => ServerMessage::UnsubscribeApplied { request_id, query_set_id, rows },
                 Err(error) => ServerMessage::SubscriptionError { request_id: Some(request_id), query_set_id, error },
             },

@@ -28,10 +28,12 @@ pub enum CallKind {
     SchedulesResumed,
     /// A statement changed rows; the arguments are its text.
     Statement,
+    /// One transaction of an HTTP handler; the arguments are the BSATN of the request, without its body.
+    Handler,
 }
 
 impl CallKind {
-    const ALL: [CallKind; 8] = [
+    const ALL: [CallKind; 9] = [
         CallKind::Reducer,
         CallKind::Lifecycle,
         CallKind::Scheduled,
@@ -40,6 +42,7 @@ impl CallKind {
         CallKind::ScheduleDone,
         CallKind::SchedulesResumed,
         CallKind::Statement,
+        CallKind::Handler,
     ];
 }
 

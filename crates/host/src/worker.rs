@@ -27,6 +27,7 @@ use crate::logs::{LogLevel, LogRecord};
 use crate::module::{ActiveModule, Function};
 use crate::reads::{Answer, View};
 use crate::record::{CallKind, CallParts, Record};
+use crate::views::{ViewTables, Views};
 use crate::{CallFailure, HostError};
 
 /// See the module documentation.
@@ -37,6 +38,8 @@ pub(crate) struct ForkWorker {
     instance: Option<Instance>,
     heap_watch: HeapWatch,
     pub clients: Clients,
+    /// Views that somebody subscribes to, and those of the running query.
+    pub views: Views,
     /// The newest commit, with its place in the log.
     head: Head,
     last_timestamp_micros: i64,
@@ -141,6 +144,7 @@ impl ForkWorker {
             instance: None,
             heap_watch: HeapWatch::default(),
             clients: Clients::new(),
+            views: Views::default(),
             last_timestamp_micros: 0,
             seeds: Seeds(u64::from_le_bytes(seed)),
             replies: Vec::new(),
@@ -166,11 +170,6 @@ impl ForkWorker {
         self.tables.as_mut().expect("the writer is back in its place after every request")
     }
 
-    /// The readers' and writers' halves that a commit's announcement needs at once.
-    pub fn clients_and_tables(&mut self) -> (&mut Clients, &TableWriter) {
-        (&mut self.clients, self.tables.as_ref().expect("the writer is back in its place after every request"))
-    }
-
     /// Swaps the tables to another schema. No transaction may be open.
     pub fn set_schema(&mut self, schema: Arc<tine_tables::DatabaseSchema>) {
         let tables = self.tables.take().expect("the writer is back in its place after every request");
@@ -191,6 +190,11 @@ impl ForkWorker {
             self.fork.host.metrics.instances_retired.add(1);
             self.drop_instance();
         }
+    }
+
+    /// The time of the newest call.
+    pub fn last_timestamp_micros(&self) -> i64 {
+        self.last_timestamp_micros
     }
 
     pub fn next_seed(&mut self) -> u64 {
@@ -253,13 +257,6 @@ impl ForkWorker {
         timestamp_micros: i64,
         seed: u64,
     ) -> Result<Bytes, CallFailure> {
-        let mut instance = match self.instance.take() {
-            Some(instance) => instance,
-            None => {
-                let taken = self.fork.host.instances.take(&self.fork, &self.module);
-                taken.map_err(|error| CallFailure::from_host(&error))?
-            }
-        };
         let context = CallContext {
             sender: invocation.sender,
             connection_id: invocation.connection,
@@ -269,23 +266,43 @@ impl ForkWorker {
             deadline: self.fork.host.options.reducer_deadline,
             jwt_payload: invocation.jwt_payload.clone(),
         };
+        let outcome = self.with_instance(|instance, tables, fork| {
+            let mut host = ReducerHost { tables, fork, function: &function.name };
+            instance.call_reducer(function.index, &context, invocation.arguments, &mut host)
+        });
+        outcome?.map_err(|error| self.fork.call_failure(&function.name, error))
+    }
+
+    /// Runs a call in the lane's instance, which is made if there is none and given up if it was stopped.
+    pub fn with_instance<T>(
+        &mut self,
+        call: impl FnOnce(&mut Instance, &mut TableWriter, &Fork) -> Result<T, CallError>,
+    ) -> Result<Result<T, CallError>, CallFailure> {
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => {
+                let taken = self.fork.host.instances.take(&self.fork, &self.module);
+                taken.map_err(|error| CallFailure::from_host(&error))?
+            }
+        };
         let tables = self.tables.as_mut().expect("the writer is back in its place after every request");
-        let mut host = ReducerHost { tables, fork: &self.fork, function: &function.name };
-        let outcome = instance.call_reducer(function.index, &context, invocation.arguments, &mut host);
+        let outcome = call(&mut instance, tables, &self.fork);
         let replaces = outcome.as_ref().is_err_and(CallError::replaces_instance) || instance.needs_replacement();
         if replaces {
             self.fork.host.metrics.instances_replaced.add(1);
         } else {
             self.instance = Some(instance);
         }
-        outcome.map_err(|error| self.fork.call_failure(&function.name, error))
+        Ok(outcome)
     }
 
-    /// Commits the open transaction with the record in `self.record`; a failed commit leaves no trace.
+    /// Commits the open transaction with the record in `self.record`; a failed commit leaves no trace. Views that it touches run before,
+    /// and what changes in them is part of the changes.
     fn commit_recorded(&mut self, timestamp_micros: i64) -> Result<Option<(Commit, ChangeSet)>, CallFailure> {
+        let rerun = if self.views.is_empty() { Vec::new() } else { self.rerun_touched() };
         let tables = self.tables.as_mut().expect("the writer is back in its place after every request");
         match tables.commit(&self.record, timestamp_micros) {
-            Ok((commit, changes)) => {
+            Ok((commit, mut changes)) => {
                 // A commit that only raised events changed nothing that is kept, but has something to tell.
                 if !commit.changed && changes.is_empty() {
                     return Ok(None);
@@ -294,6 +311,9 @@ impl ForkWorker {
                 self.last_timestamp_micros = self.last_timestamp_micros.max(commit.timestamp_micros);
                 self.fork.host.metrics.commits.add(1);
                 self.fork.after_commit(&changes, tables);
+                if !self.views.is_empty() {
+                    self.refresh_views(rerun, &mut changes);
+                }
                 Ok(Some((commit, changes)))
             }
             Err(error) => {
@@ -336,8 +356,20 @@ impl ForkWorker {
     pub fn announce(&mut self, commit: Option<&(Commit, ChangeSet)>, caller: Option<ClientKey>) -> Vec<QuerySetUpdate> {
         let Some((commit, changes)) = commit else { return Vec::new() };
         let metrics = self.fork.host.metrics.clone();
-        let (clients, tables) = self.clients_and_tables();
-        clients.announce(changes, tables, commit.durable, caller, &metrics)
+        let tables = self.tables.as_ref().expect("the writer is back in its place after every request");
+        if self.views.is_empty() {
+            return self.clients.announce(changes, tables, commit.durable, caller, &metrics);
+        }
+        let tables = ViewTables::new(tables, &self.views);
+        self.clients.announce(changes, &tables, commit.durable, caller, &metrics)
+    }
+
+    /// Queues changes of views that no commit of its own has made.
+    pub fn announce_changes(&mut self, changes: &ChangeSet) {
+        let metrics = self.fork.host.metrics.clone();
+        let tables = self.tables.as_ref().expect("the writer is back in its place after every request");
+        let tables = ViewTables::new(tables, &self.views);
+        self.clients.announce(changes, &tables, self.head.durable, None, &metrics);
     }
 
     /// Runs a client's reducer call and queues its result.
@@ -409,6 +441,10 @@ impl ForkWorker {
 
     /// Publishes the batch's commits and lets its replies go.
     pub fn finish_batch(&mut self) {
+        if (self.views.take_made() || self.clients.take_ended()) && !self.views.is_empty() {
+            let (views, clients) = (&mut self.views, &self.clients);
+            views.sweep(|id| clients.watches(id));
+        }
         self.tables_mut().writer_mut().publish();
         self.weigh_instance();
         self.fork.log.flush();

@@ -195,6 +195,20 @@ impl<S: Copy + Eq + Hash + Ord> SubscriptionIndex<S> {
         self.watchers.len()
     }
 
+    /// Whether some plan reads the table.
+    pub fn watches(&self, table: TableId) -> bool {
+        self.watchers.contains_key(&table)
+    }
+
+    /// The subscribers with a plan that reads the table, in ascending order.
+    pub fn subscribers_of(&self, table: TableId) -> Vec<S> {
+        let entries = self.plans.iter().flatten().filter(|entry| entry.plan.tables_read().any(|read| read == table));
+        let mut subscribers: Vec<S> = entries.flat_map(|entry| entry.subscribers.iter().copied()).collect();
+        subscribers.sort_unstable();
+        subscribers.dedup();
+        subscribers
+    }
+
     /// Work done so far.
     pub fn counters(&self) -> IndexCounters {
         IndexCounters {

@@ -205,6 +205,8 @@ fn call_status(failure: &CallFailure) -> StatusCode {
         CallFailure::Failed { code, .. } => match code.get(..4) {
             // What the module did, in its code or on its tables.
             Some("TN03" | "TN05") => module_error_status(),
+            // So is what its views and handlers return.
+            _ if matches!(*code, "TN0637" | "TN0638") => module_error_status(),
             // What the caller wrote.
             Some("TN01" | "TN04") => StatusCode::BAD_REQUEST,
             _ if *code == HostError::Overloaded("").code() => StatusCode::TOO_MANY_REQUESTS,
@@ -262,7 +264,8 @@ fn host_status(error: &HostError) -> StatusCode {
         | HostError::NeverRecorded
         | HostError::BadRange { .. }
         | HostError::TooLargeToCompare { .. }
-        | HostError::Query(_) => StatusCode::BAD_REQUEST,
+        | HostError::Query(_)
+        | HostError::View(_) => StatusCode::BAD_REQUEST,
         HostError::Closed | HostError::Stopped { .. } => StatusCode::SERVICE_UNAVAILABLE,
         HostError::Overloaded(_) => StatusCode::TOO_MANY_REQUESTS,
         HostError::Store(error)

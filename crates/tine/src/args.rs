@@ -206,6 +206,16 @@ pub struct ServeArgs {
         hide_env_values = true
     )]
     pub trusted_issuers: Vec<String>,
+    /// Place that procedures may send HTTP requests to: [http://|https://]HOST[:PORT], where HOST may be *.NAME or *; may be repeated
+    /// [default: none]
+    #[arg(
+        long = "allow-http",
+        value_name = "RULE",
+        env = "TINE_ALLOW_HTTP",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub allow_http: Vec<tine_host::HttpRule>,
     #[command(flatten)]
     pub log: crate::commands::logging::LogArgs,
 }

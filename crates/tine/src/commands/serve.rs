@@ -50,6 +50,7 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(),
     let mut options = ServerOptions::new(listen, settings.data_dir.clone()).open_publish(args.open_publish);
     options.host.call_log = !args.no_call_log;
     options.trusted_issuers = args.trusted_issuers.clone();
+    options.host.http_allow = args.allow_http.clone();
     if let Some(folder) = &args.static_dir {
         let pages = tine_server::read_directory(folder, STATIC_PATH);
         options.pages = pages.map_err(|source| Failure::File { path: folder.clone(), source })?;
