@@ -138,12 +138,12 @@ impl Timeline {
         }
     }
 
-    /// The session of a call. One of a caller that was no client ends with its only call, so that it is not kept; only procedures
+    /// The session of a call. One without a connection ends with its only call, so that it is not kept; only procedures and handlers
     /// may have several transactions.
     fn session(&mut self, call: Option<&CallRecord>) -> Option<Session> {
         let call = call?;
         let session = self.sessions.get(&call.session)?;
-        if session.connection.is_none() && call.kind != CallKind::Procedure {
+        if session.connection.is_none() && !matches!(call.kind, CallKind::Procedure | CallKind::Handler) {
             return self.sessions.remove(&call.session);
         }
         Some(session.clone())

@@ -151,6 +151,7 @@ fn kind_name(kind: CallKind) -> &'static str {
         CallKind::ScheduleDone => "schedule_done",
         CallKind::SchedulesResumed => "schedules_resumed",
         CallKind::Statement => "statement",
+        CallKind::Handler => "handler",
     }
 }
 
