@@ -20,6 +20,7 @@ pub mod event;
 mod fault;
 pub mod futex;
 pub mod memory;
+pub mod slots;
 pub mod spin;
 mod system;
 
