@@ -156,10 +156,11 @@ impl Key {
     }
 
     fn refuse_early(&self, inner: &mut Inner, now: Instant) -> Result<(), CallError> {
-        if let Some((until, error)) = &inner.failures.refusing {
-            if now < *until && matches!(inner.phase, Phase::Idle) {
-                return Err(CallError::Launch { error: error.clone(), retry_after: *until - now });
-            }
+        if let Some((until, error)) = &inner.failures.refusing
+            && now < *until
+            && matches!(inner.phase, Phase::Idle)
+        {
+            return Err(CallError::Launch { error: error.clone(), retry_after: *until - now });
         }
         if inner.queue.len() >= self.pool.options.queue_max {
             return Err(CallError::Overloaded);
