@@ -18,6 +18,7 @@ use crate::{
         identity::IdentityArgs,
         idl::IdlArgs,
         init::InitArgs,
+        redo::{HistoryArgs, ReplayArgs, VerifyArgs},
     },
     consent::Consent,
     demo::DemoArgs,
@@ -124,6 +125,12 @@ pub enum Command {
     Sql(SqlArgs),
     /// Show the rows of queries and every later change of them
     Subscribe(SubscribeArgs),
+    /// List what happened: commits with their calls
+    History(HistoryArgs),
+    /// Run recorded calls again and check that they do what was recorded
+    Verify(VerifyArgs),
+    /// Run recorded calls again on a fork, also with other code, and compare
+    Replay(ReplayArgs),
     /// Show a module's log
     Logs(LogsArgs),
     /// Show the tables and functions of a database
@@ -256,6 +263,7 @@ Examples:
   tine call quickstart add --args '{\"name\": \"Ada\", \"age\": 36}'
   tine call quickstart move '{\"x\": 1.5, \"y\": 2}' '[1, 2]'
   echo '[\"Ada\", 36]' | tine call quickstart add --args -
+  tine call quickstart add Ada 36 --dry-run
 
 Each argument is JSON; one that is not JSON is taken as a string. A string of digits needs quotes:
 '\"36\"'.")]
@@ -270,6 +278,9 @@ pub struct CallArgs {
     /// All arguments at once: a JSON array, an object by parameter name, or `-` to read it from standard input
     #[arg(long, value_name = "JSON")]
     pub args: Option<String>,
+    /// Only show the rows that a reducer would change
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `tine sql`
@@ -279,6 +290,7 @@ pub struct CallArgs {
 Examples:
   tine sql quickstart 'SELECT * FROM person'
   tine sql quickstart@exp1 'SELECT COUNT(*) AS n FROM person' --json
+  tine sql quickstart 'SELECT * FROM person' --at 2026-11-16T08:00:00Z
   tine sql 'SELECT * FROM person'     (of the project's database)",
     allow_missing_positional = true
 )]
@@ -288,6 +300,9 @@ pub struct SqlArgs {
     pub database: String,
     /// The statement
     pub statement: String,
+    /// Ask an older version: its LSN, or the last one at a time
+    #[arg(long, value_name = "LSN|TIME", value_parser = fork_point)]
+    pub at: Option<ForkPoint>,
 }
 
 /// `tine subscribe`
@@ -474,6 +489,9 @@ impl Command {
             Command::Call(args) => vec![&mut args.database],
             Command::Sql(args) => vec![&mut args.database],
             Command::Subscribe(args) => vec![&mut args.database],
+            Command::History(args) => vec![&mut args.database],
+            Command::Verify(args) => vec![&mut args.database],
+            Command::Replay(args) => vec![&mut args.database],
             Command::Logs(args) => vec![&mut args.database],
             Command::Describe(args) => vec![&mut args.database],
             Command::Delete(args) => vec![&mut args.database],

@@ -126,6 +126,22 @@ pub enum Failure {
         /// The folder.
         path: PathBuf,
     },
+    /// The server gave up a long run.
+    #[error("{message}")]
+    Remote {
+        /// The server's code.
+        code: String,
+        /// What it said.
+        message: String,
+        /// What to do next.
+        next: Option<String>,
+    },
+    /// Recorded calls do something else when they run again.
+    #[error("{count} calls did something else than recorded")]
+    Differs {
+        /// How many.
+        count: u64,
+    },
     /// The doctor found something.
     #[error("{failed} of {checks} checks failed")]
     Unhealthy {
@@ -161,6 +177,14 @@ impl Failure {
         Failure::Usage { message: message.into(), next: None }
     }
 
+    /// The same with advice, where there is none yet.
+    pub fn with_next(mut self, advice: String) -> Failure {
+        if let Failure::Remote { next: next @ None, .. } = &mut self {
+            *next = Some(advice);
+        }
+        self
+    }
+
     /// A failed demo.
     pub fn demo(error: anyhow::Error) -> Failure {
         Failure::Demo(error)
@@ -184,6 +208,8 @@ impl Failure {
             Failure::NotEmpty { .. } => "TN0858",
             Failure::Unhealthy { .. } => "TN0859",
             Failure::Log { source } => source.code(),
+            Failure::Remote { code, .. } => code,
+            Failure::Differs { .. } => "TN0860",
         }
     }
 
@@ -197,7 +223,7 @@ impl Failure {
             Failure::NotFound { .. } => Exit::NotFound,
             Failure::Log { .. } | Failure::Backup { .. } => Exit::Storage,
             Failure::NotEmpty { .. } => Exit::Conflict,
-            Failure::Unhealthy { .. } => Exit::Failed,
+            Failure::Unhealthy { .. } | Failure::Differs { .. } | Failure::Remote { .. } => Exit::Failed,
             Failure::Collect { .. } | Failure::Module { .. } | Failure::Schema { .. } | Failure::Demo(_) => {
                 Exit::Failed
             }
@@ -235,6 +261,7 @@ impl Failure {
             Failure::Client { next, .. }
             | Failure::Usage { next, .. }
             | Failure::NotFound { next, .. }
+            | Failure::Remote { next, .. }
             | Failure::Module { next, .. } => next.as_deref(),
             Failure::Serve { source } if serve_exit(source) == Exit::Conflict => {
                 Some("end the other server, or choose another --data-dir or --listen")

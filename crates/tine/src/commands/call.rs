@@ -19,6 +19,10 @@ const INPUT_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// Arguments that are not JSON, and the client's errors.
 pub fn run(context: &Context, args: &CallArgs) -> Result<(), Failure> {
     let arguments = arguments(args)?;
+    if args.dry_run {
+        let ran = context.http.dry_run(&args.database, &args.function, &arguments);
+        return dry_run(context, &ran.map_err(|error| explain(error, &args.database))?);
+    }
     let start = Instant::now();
     let called = context.http.call(&args.database, &args.function, &arguments);
     let called = called.map_err(|error| explain(error, &args.database))?;
@@ -32,6 +36,25 @@ pub fn run(context: &Context, args: &CallArgs) -> Result<(), Failure> {
         return context.output.line(&format!("{value:#}"));
     }
     context.output.line(&format!("{}: done in {}", args.function, duration_text(took_us)))
+}
+
+/// Shows what a call would change.
+fn dry_run(context: &Context, ran: &Value) -> Result<(), Failure> {
+    if context.output.is_json() {
+        return context.output.json(ran);
+    }
+    let tables = ran["rows"].as_object().into_iter().flatten();
+    let mut lines = Vec::new();
+    for (name, rows) in tables {
+        for (sign, list) in [("-", "deleted"), ("+", "inserted")] {
+            let rows = rows[list].as_array().into_iter().flatten();
+            lines.extend(rows.map(|row| format!("{sign} {name} {row}")));
+        }
+    }
+    if lines.is_empty() {
+        lines.push("it would change nothing".to_owned());
+    }
+    context.output.lines(lines)
 }
 
 /// Advice that fits calls.
@@ -91,6 +114,7 @@ mod tests {
             function: "add".into(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
             args: args.map(str::to_owned),
+            dry_run: false,
         }
     }
 

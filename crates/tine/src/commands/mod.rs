@@ -18,6 +18,7 @@ pub mod list;
 pub mod logging;
 pub mod logs;
 pub mod publish;
+pub mod redo;
 pub mod serve;
 pub mod sql;
 pub mod subscribe;

@@ -17,7 +17,11 @@ use crate::{
 /// # Errors
 /// The client's.
 pub fn run(context: &Context, args: &SqlArgs) -> Result<(), Failure> {
-    for result in context.http.sql(&args.database, &args.statement)? {
+    let results = match &args.at {
+        Some(at) => context.http.sql_as_of(&args.database, &args.statement, at)?,
+        None => context.http.sql(&args.database, &args.statement)?,
+    };
+    for result in results {
         if context.output.is_ndjson() {
             for row in &result.rows {
                 context.output.json(&row_json(&result, row))?;

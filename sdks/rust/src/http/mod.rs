@@ -3,10 +3,12 @@
 //! An [`HttpClient`] keeps its connections open between requests and may be shared by threads. In an
 //! async program call it from `spawn_blocking`.
 
+mod redo;
 pub(crate) mod reply;
 
 use std::{
     io::{BufRead, BufReader},
+    marker::PhantomData,
     time::Duration,
 };
 
@@ -14,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::{HeaderMap, Method, Request, Response};
 
+pub use self::redo::{HistoryOptions, RedoLine, RedoOptions, RedoProgress};
 use self::reply::Reply;
 pub use self::reply::{
     Called, ChangedRows, Database, ERROR_CODE_HEADER, Fork, ForkOrigin, IdentityToken, LogRecord, PublishPlan,
@@ -39,8 +42,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(120);
 /// Largest reply body taken, in bytes.
 const REPLY_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Longest line of a followed log, in bytes.
-const LOG_LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Longest line of a reply that comes line by line, in bytes.
+const LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// A client for the HTTP routes of one server.
 #[derive(Clone, Debug)]
@@ -295,16 +298,25 @@ impl HttpClient {
     /// # Errors
     /// As [`HttpClient::logs`].
     pub fn follow_logs(&self, database: &str, lines: Option<u32>) -> Result<LogLines, ClientError> {
-        let path = logs_path(database, lines, true);
-        let response = self.exchange(&Method::GET, &path, None, None)?;
-        let route = format!("GET {path}");
+        self.lines(&Method::GET, &logs_path(database, lines, true), None)
+    }
+
+    /// A reply of one JSON value per line, read as it comes.
+    fn lines<T>(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<(&str, Vec<u8>)>,
+    ) -> Result<JsonLines<T>, ClientError> {
+        let response = self.exchange(method, path, body, None)?;
+        let route = format!("{method} {path}");
         if !response.status().is_success() {
-            let refused = self.read(&Method::GET, &path, response)?.success();
+            let refused = self.read(method, path, response)?.success();
             return Err(refused
                 .err()
                 .unwrap_or(ClientError::BadReply { route, reason: "an unexpected status".to_owned() }));
         }
-        Ok(LogLines { reader: response_reader(response), route })
+        Ok(JsonLines { reader: response_reader(response), route, kind: PhantomData })
     }
 
     /// Makes a fork of a database (or of `name@fork`) at its head.
@@ -484,19 +496,23 @@ impl HttpClient {
 }
 
 /// Log records as they come. Ends when the server closes the stream.
-pub struct LogLines {
+pub type LogLines = JsonLines<LogRecord>;
+
+/// JSON values as they come, one per line. Ends when the server closes the stream.
+pub struct JsonLines<T> {
     reader: BufReader<ureq::BodyReader<'static>>,
     route: String,
+    kind: PhantomData<fn() -> T>,
 }
 
-impl Iterator for LogLines {
-    type Item = Result<LogRecord, ClientError>;
+impl<T: serde::de::DeserializeOwned> Iterator for JsonLines<T> {
+    type Item = Result<T, ClientError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         use std::io::Read;
         loop {
             let mut line = Vec::new();
-            let read = self.reader.by_ref().take(LOG_LINE_BYTES_MAX).read_until(b'\n', &mut line);
+            let read = self.reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
             match read {
                 Ok(0) => return None,
                 Err(error) => return Some(Err(ClientError::Transport(Box::new(error)))),
