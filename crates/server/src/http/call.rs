@@ -50,6 +50,8 @@ pub(crate) async fn call(
         None => StatusCode::OK.into_response(),
         Some(value) => super::json(StatusCode::OK, value),
     };
+    // Nothing is metered.
+    set_number(&mut response, "spacetime-energy-used", 0);
     set_number(&mut response, "spacetime-execution-duration-micros", micros(reply.duration));
     set_number(&mut response, LSN_HEADER, reply.lsn.get());
     Ok(response)

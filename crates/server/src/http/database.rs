@@ -327,16 +327,20 @@ pub(crate) async fn add_name(
             Ok(super::json(StatusCode::OK, &success))
         }
         Err(error @ HostError::NameTaken(_)) => {
-            let mut response = RequestError::from(error).into_response();
-            let denied = json!({ "PermissionDenied": { "domain": domain } });
-            *response.status_mut() = StatusCode::UNAUTHORIZED;
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response.headers_mut().remove(header::CONTENT_LENGTH);
-            *response.body_mut() = Body::from(denied.to_string());
-            Ok(response)
+            Ok(refused_name(error, StatusCode::UNAUTHORIZED, &json!({ "PermissionDenied": { "domain": domain } })))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// A refusal in the form that the peer's tools read, with the error's own code.
+fn refused_name(error: HostError, status: StatusCode, body: &Value) -> Response {
+    let mut response = RequestError::from(error).into_response();
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    *response.body_mut() = Body::from(body.to_string());
+    response
 }
 
 /// `PUT /v1/database/:name/names`: these names and no others, as a JSON array.
@@ -355,9 +359,20 @@ pub(crate) async fn set_names(
     };
     let wrong = || RequestError::BadBody("expected a JSON array of names".to_owned());
     let names: Vec<String> = parsed.and_then(texts).ok_or_else(wrong)?;
-    let actor = identified.actor();
-    shared.blocking(move |host| Ok(host.set_names(&name, &actor, &names)?)).await?;
-    Ok(super::json(StatusCode::OK, &json!("Success")))
+    let (actor, database) = (identified.actor(), shared.host.database(&name)?.identity.to_hex());
+    let done = shared.blocking(move |host| Ok(host.set_names(&name, &actor, &names))).await?;
+    match done {
+        Ok(()) => Ok(super::json(StatusCode::OK, &json!("Success"))),
+        Err(error @ HostError::NotAuthorized { .. }) => {
+            let body = json!({ "NotYourDatabase": { "database": database } });
+            Ok(refused_name(error, StatusCode::UNAUTHORIZED, &body))
+        }
+        Err(error @ HostError::NameTaken(_)) => {
+            let text = json!(error.to_string());
+            Ok(refused_name(error, StatusCode::BAD_REQUEST, &text))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// `GET /v1/database/:name/identity`: the identity of the fork that was named, or of the database.
