@@ -100,6 +100,10 @@ pub(crate) enum RequestError {
     WasmUnsupported,
     #[error("`{0}` is a lifecycle hook: the server calls it, clients cannot")]
     LifecycleHook(String),
+    #[error("the module has no handler for this path and method")]
+    NoHandler,
+    #[error("{0}")]
+    Handler(CallFailure),
     #[error("the statement is longer than {0} bytes")]
     StatementTooLong(usize),
     #[error("the server cannot take writes: {0}")]
@@ -144,6 +148,8 @@ impl RequestError {
             RequestError::WasmUnsupported => "TN0736",
             RequestError::StatementTooLong(_) => "TN0737",
             RequestError::LifecycleHook(_) => "TN0738",
+            RequestError::NoHandler => "TN0740",
+            RequestError::Handler(error) => error.code(),
             RequestError::NotReady(error) => error.code(),
             RequestError::Publish(error) | RequestError::Host(error) => error.code(),
             RequestError::Call(error) | RequestError::Statement(error) => error.code(),
@@ -153,7 +159,8 @@ impl RequestError {
     /// Whether the server failed, and neither the caller nor the module.
     pub fn is_ours(&self) -> bool {
         let status = self.status();
-        status.is_server_error() && status != module_error_status()
+        let is_modules = matches!(self, RequestError::Handler(_));
+        status.is_server_error() && status != module_error_status() && !is_modules
     }
 
     /// The HTTP status.
@@ -177,7 +184,12 @@ impl RequestError {
             RequestError::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
             RequestError::ShuttingDown | RequestError::NotDurable(_) => StatusCode::SERVICE_UNAVAILABLE,
             RequestError::NotReady(_) | RequestError::Dropped => StatusCode::SERVICE_UNAVAILABLE,
-            RequestError::NoSuchRoute => StatusCode::NOT_FOUND,
+            RequestError::NoSuchRoute | RequestError::NoHandler => StatusCode::NOT_FOUND,
+            RequestError::Handler(failure) => match (failure.code(), call_status(failure)) {
+                ("TN0638" | "TN0739", _) => StatusCode::INTERNAL_SERVER_ERROR,
+                (_, status) if status == module_error_status() => StatusCode::INTERNAL_SERVER_ERROR,
+                (_, status) => status,
+            },
             RequestError::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             RequestError::Publish(error) | RequestError::Host(error) => host_status(error),
             RequestError::Call(failure) => call_status(failure),

@@ -247,6 +247,23 @@ export const cases: Record<string, Case> = {
     return [labels, inserted.stats, (await place.sql("SELECT label FROM club_locker WHERE position = 9")).rows];
   },
 
+  async "row-level security"(place) {
+    const [ada, eve] = [await place.connect(), await place.connect()];
+    await ada.connection.reducers.writeNote({ text: "ada's" });
+    await eve.connection.reducers.writeNote({ text: "eve's" });
+    for (const member of [ada, eve]) await subscribe(member, "SELECT * FROM note", "SELECT * FROM room_secret");
+    const notes = (member: Member) => [...member.connection.db.note.iter()].map(row => row.text).sort();
+    const secrets = (member: Member) => [...member.connection.db.roomSecret.iter()].map(row => row.word);
+    const outside = [secrets(ada), secrets(eve)];
+    await ada.connection.reducers.enter({ room: 1 });
+    await until("the secret", () => secrets(ada).length === 1);
+    const inside = [secrets(ada), secrets(eve)];
+    await ada.connection.reducers.leave({ room: 1 });
+    await until("the secret to go", () => secrets(ada).length === 0);
+    const counted = (await place.sql("SELECT COUNT(*) AS n FROM note", ada.token)).rows;
+    return [notes(ada), notes(eve), outside, inside, counted];
+  },
+
   async "lifecycle hooks, and one that refuses"(place) {
     const member = await place.connect();
     await member.connection.reducers.join({ name: "seen often", rank: { tag: "Guest" } });

@@ -3,6 +3,7 @@ import { SenderError, t } from "spacetimedb/server";
 import { club, Mood, Rank, sample } from "./schema";
 
 export default club;
+export * from "./rules";
 
 export const init = club.init(ctx => {
   ctx.db.room.insert({ id: 0, title: "hall", open: true });

@@ -1,7 +1,7 @@
 //! The HTTP routes and what all of them share: identification, time and size limits, CORS, and the
 //! span of a request.
 //!
-//! Everything below `/v1/database`, and `/v1/mcp`, identifies its caller first (a request without a token gets a new
+//! Everything below `/v1/database` but modules' own routes, and `/v1/mcp`, identifies its caller first (a request without a token gets a new
 //! anonymous identity) and says in the reply who that is. Errors keep these headers.
 
 mod call;
@@ -12,6 +12,7 @@ mod logs;
 mod mcp;
 mod redo;
 mod request_id;
+mod route;
 mod schema_v9;
 mod system;
 
@@ -75,6 +76,9 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/database/{name}/unstable/timestamp", get(system::timestamp))
         .route_layer(middleware::from_fn_with_state(shared.clone(), identify));
     let others = Router::new()
+        .route("/v1/database/{name}/route", any(route::root))
+        .route("/v1/database/{name}/route/", any(route::root))
+        .route("/v1/database/{name}/route/{*path}", any(route::below))
         .route("/v1/identity", post(identity::create))
         .route("/v1/identity/websocket-token", post(identity::websocket_token))
         .route("/v1/identity/public-key", get(identity::public_key))
@@ -187,7 +191,8 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
 }
 
 fn allow_other_origins(headers: &mut HeaderMap, is_preflight: bool) {
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    // A module's handler may have said otherwise.
+    headers.entry(header::ACCESS_CONTROL_ALLOW_ORIGIN).or_insert(HeaderValue::from_static("*"));
     if is_preflight {
         let allowed = "authorization, accept, content-type, tine-admin-token, x-request-id, mcp-protocol-version";
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("*"));
