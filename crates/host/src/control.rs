@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tine_base::Env;
 use tine_store::{
-    Direction, ForkId, KeyspaceId, LogRecord, LogRecordKind, Operation, Read, Store, StoreOptions, Writer,
+    Direction, ForkId, ImagePlace, KeyspaceId, LogRecord, LogRecordKind, Operation, Read, Store, StoreOptions, Writer,
 };
 use tine_types::Identity;
 use tine_types::bsatn::{BsatnWrite, DecodeError, Reader};
@@ -122,7 +122,9 @@ pub(crate) struct Control {
 impl Control {
     /// Opens the store and reads all rows.
     pub fn open(directory: std::path::PathBuf, env: Arc<dyn Env>) -> Result<(Self, Vec<DatabaseRow>), HostError> {
-        let store = Store::open(StoreOptions::new(directory), env)?;
+        // Small, and tools read it as a log from its first record on: nothing of it may ever be left to images.
+        let options = StoreOptions { images: ImagePlace::Nowhere, ..StoreOptions::new(directory) };
+        let store = Store::open(options, env)?;
         let main = store.fork_named(crate::names::MAIN).unwrap_or(ForkId::MAIN);
         let writer = store.writer(main)?;
         let mut rows = Vec::new();

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::diff::Conflict;
 use crate::draft::EditError;
 use crate::ids::{CheckpointId, ForkId, Lsn};
+use crate::images::ImageError;
 use crate::page::{PageId, Stamp};
 
 /// Why a store could not be opened.
@@ -50,6 +51,9 @@ pub enum OpenError {
         /// The format version of this release.
         expected: u32,
     },
+    /// The images cannot be read.
+    #[error("cannot open the images")]
+    Images(#[from] ImageError),
     /// The log could be read but not written.
     #[error("cannot write the log")]
     Store(#[from] StoreError),
@@ -66,6 +70,7 @@ impl OpenError {
             OpenError::Locked { .. } => "TN0202",
             OpenError::Corrupt { .. } => "TN0203",
             OpenError::UnsupportedFormat { .. } => "TN0204",
+            OpenError::Images(error) => error.code(),
             OpenError::Store(error) => error.code(),
             OpenError::Write(error) => error.code(),
         }
@@ -400,9 +405,16 @@ pub enum Fault {
         /// The birth that it was to have.
         birth: u64,
     },
+    /// The image that has the page cannot be read.
+    #[error("a page cannot be brought from its image")]
+    Image(#[source] Arc<ImageError>),
 }
 
 impl Fault {
+    pub(crate) fn image(error: ImageError) -> Fault {
+        Fault::Image(Arc::new(error))
+    }
+
     pub(crate) fn corrupt_page(page: PageId, birth: Stamp) -> Fault {
         Fault::CorruptPage { page: page.get(), birth: birth.get() }
     }
@@ -411,6 +423,7 @@ impl Fault {
     pub fn code(&self) -> &'static str {
         match self {
             Fault::CorruptPage { .. } => "TN0250",
+            Fault::Image(error) => error.code(),
         }
     }
 }

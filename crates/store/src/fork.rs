@@ -1,7 +1,7 @@
 //! A fork while the store is open.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 
@@ -39,6 +39,14 @@ impl Lineage {
     }
 }
 
+impl Lineage {
+    /// The fork and its ancestors, with what each was made from, the nearest first.
+    pub(crate) fn ancestors(&self) -> impl Iterator<Item = (ForkId, Option<Version>)> + '_ {
+        std::iter::successors(Some(self), |at| at.origin.as_ref().map(|(origin, _)| &**origin))
+            .map(|at| (at.fork, at.origin.as_ref().map(|(origin, lsn)| Version { fork: origin.fork, lsn: *lsn })))
+    }
+}
+
 impl Drop for Lineage {
     /// Frees a long line of ancestors without recursion.
     fn drop(&mut self) {
@@ -63,6 +71,8 @@ pub(crate) struct Fork {
     /// Whether its writer may keep writes beside the trees: until there were too many. Only the writer asks.
     pub(crate) overlays: AtomicBool,
     pub(crate) writer: Mutex<WriterSlot>,
+    /// The last commit handed to the log. Changed under `dropped`.
+    pub(crate) last_commit: AtomicU64,
     /// Whether the fork was dropped. Held while a commit or the drop is appended to the log, so that no
     /// commit follows the drop there.
     pub(crate) dropped: Mutex<bool>,
@@ -98,6 +108,7 @@ impl Fork {
             overlays: AtomicBool::new(parent.is_some_and(|parent| parent.lsn == head.lsn)),
             published: Mutex::new(head),
             writer: Mutex::new(WriterSlot::Free(None)),
+            last_commit: AtomicU64::new(0),
             dropped: Mutex::new(false),
         }
     }

@@ -89,6 +89,11 @@ impl History {
         LastPin::of(last)
     }
 
+    /// The oldest retained version.
+    pub(crate) fn first(&self) -> Published {
+        self.0.lock().first.clone()
+    }
+
     pub(crate) fn oldest(&self) -> Lsn {
         self.0.lock().first.lsn
     }

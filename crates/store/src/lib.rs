@@ -13,7 +13,9 @@
 //! - The state after a crash is a prefix of the log that contains everything reported durable.
 //! - The log holds the records of a fork in LSN order, densely, and a fork's creation before its commits.
 //! - After a failed write or sync nothing more is written or reported durable until the store is opened again.
-//! - No async code; the crate's threads are the log writer and a short-lived one that prepares segments.
+//! - No async code but in `images/remote.rs`. The crate's threads are the log writer and short-lived ones that prepare
+//!   segments and write images; all stores share a small runtime for objects.
+//! - A log segment is deleted only when images have what it says about every fork.
 
 #[allow(dead_code)] // States and the pager are for images, which are not part of a store yet.
 mod arena;
@@ -24,6 +26,7 @@ mod error;
 mod fork;
 mod history;
 mod ids;
+mod images;
 mod log;
 mod options;
 mod overlay;
@@ -40,8 +43,14 @@ pub use diff::{CONFLICTS_MAX, Conflict, Diff, Difference, MergePolicy, Resolutio
 pub use error::{Fault, ForkError, HistoryError, LogError, MergeError, OpenError, Poison, StoreError, WriteError};
 pub use history::VersionAt;
 pub use ids::{CheckpointId, DurableTicket, ForkId, KeyspaceId, Lsn, Version};
+pub use images::{
+    ImageCheck, ImageError, ImageObjects, ImageReport, ObjectError, ObjectInfo, Objects, RemoteObjects, check_images,
+    image_objects,
+};
 pub use log::{LogFile, LogReader, LogRecord, LogRecordKind, Operation};
-pub use options::{Durability, ForkInfo, ForkOptions, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
+pub use options::{
+    Durability, ForkInfo, ForkOptions, ImagePlace, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats,
+};
 pub use page::{ChildRef, PAGE_BYTES, PAGE_HEADER_BYTES, PageId, PageKind, RunRef, Stamp};
 pub use read::{Cursor, Direction, Read, Snapshot, ValueRef};
 pub use store::{FORK_NAME_BYTES_MAX, Store};

@@ -1,8 +1,11 @@
 //! What a store is opened with and what it tells about itself.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::ids::{DurableTicket, ForkId, Lsn, Version};
+use crate::images::Objects;
 
 /// How to open a store.
 #[derive(Clone, Debug)]
@@ -21,6 +24,13 @@ pub struct StoreOptions {
     pub pins_max: u64,
     /// Most bytes that those versions may keep in memory.
     pub pin_bytes_max: u64,
+    /// Where images are written, and looked for.
+    pub images: ImagePlace,
+    /// Bytes of log after which the state is imaged again, if it did not grow so large that a longer log is in
+    /// proportion; see [`Store::image`](crate::Store::image).
+    pub image_bytes: u64,
+    /// How long what images no longer need stays there, in microseconds, for those who are reading it.
+    pub image_age_micros: i64,
     /// Addresses reserved for pages, in bytes: as large as the state can become. Costs nothing until it is used. The
     /// store takes half, and so on, if the system does not have as much.
     pub reservation_bytes: u64,
@@ -29,7 +39,8 @@ pub struct StoreOptions {
 impl StoreOptions {
     /// Segments from 1 MiB (a small database stays small on disk) to 64 MiB (few files, cheap to scan). A history
     /// of seven days or 10 GiB of log. At most 4,096 older versions at hand: an hour of one a second, or, thinned
-    /// out, one in three minutes of the whole window. They may take 256 MiB. Room for four times the memory that the machine has.
+    /// out, one in three minutes of the whole window. They may take 256 MiB. Images after 32 MiB of log, which are applied
+    /// again in half a second. Room for four times the memory that the machine has.
     pub fn new(directory: impl Into<PathBuf>) -> StoreOptions {
         StoreOptions {
             directory: directory.into(),
@@ -39,9 +50,26 @@ impl StoreOptions {
             history_bytes: 10 << 30,
             pins_max: 4096,
             pin_bytes_max: 256 << 20,
+            images: ImagePlace::Directory,
+            image_bytes: 32 << 20,
+            image_age_micros: 3_600 * 1_000_000,
             reservation_bytes: 4 * crate::arena::memory_bytes(),
         }
     }
+}
+
+/// Where images are.
+#[derive(Clone, Debug, Default)]
+pub enum ImagePlace {
+    /// In the directory `images` beside the log.
+    #[default]
+    Directory,
+    /// In a bucket: its URL, and settings as [`RemoteObjects::url`](crate::RemoteObjects::url) takes them.
+    Url(String, HashMap<String, String>),
+    /// In a place of the caller's.
+    Objects(Arc<dyn Objects>),
+    /// There are none: opening replays the whole log, and no segment is ever deleted.
+    Nowhere,
 }
 
 /// Whether a fork outlives the process.

@@ -1,12 +1,16 @@
-//! Rebuilding the state from the log.
+//! Rebuilding the state from images and the log.
 //!
-//! The log is read twice. The first pass checks every frame, so that a damaged log is refused before anything
+//! Each fork starts from its newest image, and the log is read from the first record on that some fork's image does not
+//! have. A fork that was made after the images, from a version that its parent's newest image is past, makes its parent
+//! start from an older one. Without images the log is read from its beginning.
+//!
+//! That part of the log is read twice. The first pass checks every frame, so that a damaged log is refused before anything
 //! is built, and notes which versions forks were made from. The second pass applies the records and keeps
 //! those versions' roots when it comes by. That is needed because a fork starts from the last *published*
 //! version of its parent, while commits that were not published yet may lie before the fork's record.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tine_base::Env;
@@ -16,7 +20,11 @@ use crate::error::{LogError, OpenError, WriteError};
 use crate::fork::Lineage;
 use crate::history::{History, LastPin, Retention};
 use crate::ids::{DurableTicket, ForkId, KeyspaceId, Version};
-use crate::log::{BadRecord, FRAME_HEADER_BYTES, Frame, LogPlaces, RecordRef, Scanner, Tail, corrupt, take_record};
+use crate::images::{ImageEntry, ImageError, ImagePager, Manifest};
+use crate::log::{
+    BadRecord, FRAME_HEADER_BYTES, FRAMES_START, Frame, LogPlaces, RecordRef, Scanner, Tail, corrupt, segment_path,
+    segment_starts, take_record,
+};
 use crate::options::{RecoveryProgress, RecoveryReport};
 use crate::read::{ApplyError, Published, apply};
 use crate::versions::Pages;
@@ -81,34 +89,61 @@ impl RecoveredFork {
     }
 }
 
-/// Reads the log in `directory`, which may be empty.
+/// Where recovery finds images.
+pub(crate) struct ImageBase<'a> {
+    pub(crate) manifest: &'a Manifest,
+    pub(crate) pager: &'a Arc<ImagePager>,
+}
+
+/// The image that each fork starts from.
+type Starts = BTreeMap<ForkId, ImageEntry>;
+
+/// Reads the log in `directory`, which may be empty, on top of the images, if there are any.
 pub(crate) fn recover(
     env: &Arc<dyn Env>,
     directory: PathBuf,
     retention: &Retention,
     pages: &Arc<Pages>,
+    base: Option<&ImageBase<'_>>,
     progress: &mut dyn FnMut(RecoveryProgress),
 ) -> Result<Recovered, OpenError> {
     let started_ns = env.monotonic_ns();
     let mut meter = Meter { progress, total: 0, base: 0, reported: 0 };
-    let mut replay = Replay::new(retention, pages);
-    let places = LogPlaces::default();
-    let tail = {
-        let mut scanner = Scanner::new(Arc::clone(env), directory.clone(), false)?;
-        scanner.require_first()?;
+    let segments = segment_starts(&**env, &directory)?;
+    let mut starts: Starts = base.map(|base| newest_images(base.manifest)).unwrap_or_default();
+    let (first_segment, tail, origins) = loop {
+        let first = first_segment(&segments, base, &starts, &directory)?;
+        let mut scanner = Scanner::starting_at(Arc::clone(env), directory.clone(), first)?;
         let bytes = scanner.total_bytes()?;
         meter.total = bytes * 2;
+        meter.base = bytes;
+        let mut origins = Vec::new();
         while let Some(frame) = scanner.next_frame()? {
-            for_each_record(&frame, &mut |_, record| {
-                replay.note_origin(record);
+            for_each_record(&frame, &mut |sequence, record| {
+                let known = base.is_some_and(|base| sequence <= base.manifest.sequence);
+                if let RecordRef::ForkCreated { parent: Some(parent), .. } = record
+                    && !known
+                {
+                    origins.push(parent);
+                }
                 Ok(())
             })?;
             meter.advance(scanner.position());
         }
-        meter.base = bytes;
-        scanner.tail()?
+        if !start_earlier(base, &origins, &mut starts)? {
+            break (first, scanner.tail()?, origins);
+        }
     };
-    let mut scanner = Scanner::new(Arc::clone(env), directory, false)?;
+    let mut replay = Replay::new(retention, pages);
+    origins.into_iter().for_each(|origin| replay.note_origin(origin));
+    if let Some(base) = base {
+        replay.begin_with(base, &starts)?;
+    }
+    let places = LogPlaces::default();
+    for (number, first_sequence, bytes) in segments.into_iter().filter(|(number, ..)| *number < first_segment) {
+        places.note(first_sequence, number, FRAMES_START as u64, bytes);
+    }
+    let mut scanner = Scanner::starting_at(Arc::clone(env), directory, first_segment)?;
     while let Some(frame) = scanner.next_frame()? {
         let bytes = (FRAME_HEADER_BYTES + frame.payload.len()) as u64;
         places.note(frame.header.first_sequence, frame.segment, frame.offset, bytes);
@@ -136,6 +171,52 @@ pub(crate) fn recover(
         places,
         report,
     })
+}
+
+fn newest_images(manifest: &Manifest) -> Starts {
+    // By fork and LSN, so the newest comes last.
+    manifest.images.iter().map(|image| (image.version.fork, *image)).collect()
+}
+
+/// The segment that has the first record that some image does not.
+fn first_segment(
+    segments: &[(u64, u64, u64)],
+    base: Option<&ImageBase<'_>>,
+    starts: &Starts,
+    directory: &Path,
+) -> Result<u64, LogError> {
+    let needed = base.map_or(1, |base| {
+        let images = starts.values().map(|image| image.sequence).min().unwrap_or(u64::MAX);
+        images.min(base.manifest.sequence) + 1
+    });
+    let missing = |number: u64| corrupt(&segment_path(directory, number), 0, "the segment is missing");
+    match segments.iter().rfind(|(_, first, _)| *first <= needed) {
+        Some((number, ..)) => Ok(*number),
+        // Without any segment this is a new store, or only its images are left.
+        None => match segments.first() {
+            Some((first, ..)) => Err(missing(first - 1)),
+            None => Ok(1),
+        },
+    }
+}
+
+/// Has forks start from older images where others were made from versions before their newest. Says whether it had to.
+fn start_earlier(base: Option<&ImageBase<'_>>, origins: &[Version], starts: &mut Starts) -> Result<bool, OpenError> {
+    let Some(base) = base else { return Ok(false) };
+    let mut earlier = false;
+    for origin in origins {
+        let Some(start) = starts.get_mut(&origin.fork).filter(|start| start.version.lsn > origin.lsn) else { continue };
+        let mut images = base.manifest.images.iter();
+        let older = images.rfind(|image| image.version.fork == origin.fork && image.version.lsn <= origin.lsn);
+        let older = older.ok_or_else(|| ImageError::Corrupt {
+            object: format!("manifest {}", base.manifest.number),
+            offset: 0,
+            detail: format!("no image leads to {origin}, which a fork was made from"),
+        })?;
+        *start = *older;
+        earlier = true;
+    }
+    Ok(earlier)
 }
 
 struct Meter<'a> {
@@ -186,6 +267,9 @@ struct Replay<'a> {
     scratch: Vec<u8>,
     /// Why a commit could not be applied although it can be decoded.
     refused: Option<WriteError>,
+    /// The record up to which the images have forks and names, and those up to which they have commits.
+    images_sequence: u64,
+    covered: HashMap<ForkId, u64>,
 }
 
 #[derive(Default)]
@@ -208,16 +292,97 @@ impl<'a> Replay<'a> {
             report: RecoveryReport::default(),
             scratch: Vec::new(),
             refused: None,
+            images_sequence: 0,
+            covered: HashMap::new(),
         }
     }
 
-    fn note_origin(&mut self, record: RecordRef<'_>) {
-        if let RecordRef::ForkCreated { parent: Some(parent), .. } = record {
-            self.origins.entry(parent).or_default().uses += 1;
+    fn note_origin(&mut self, parent: Version) {
+        self.origins.entry(parent).or_default().uses += 1;
+    }
+
+    /// Makes the forks of the images, with the pins that their images are.
+    fn begin_with(&mut self, base: &ImageBase<'_>, starts: &Starts) -> Result<(), OpenError> {
+        let manifest = base.manifest;
+        self.images_sequence = manifest.sequence;
+        self.next_fork = self.next_fork.max(manifest.next_fork);
+        self.next_keyspace = self.next_keyspace.max(manifest.next_keyspace);
+        self.pages.raise_stamp(manifest.stamp);
+        // A fork has a greater number than what it was made from.
+        let forks = manifest.forks.iter().map(|entry| (entry.fork, entry.parent));
+        let all: BTreeMap<ForkId, Option<Version>> = manifest.gone.iter().copied().chain(forks).collect();
+        for (fork, parent) in all {
+            self.lineage(fork, parent).map_err(|detail| ImageError::Corrupt {
+                object: format!("manifest {}", manifest.number),
+                offset: 0,
+                detail: detail.to_owned(),
+            })?;
+        }
+        for entry in &manifest.forks {
+            let start = starts.get(&entry.fork).expect("every fork of a manifest has an image, which was checked");
+            let lineage = Arc::clone(&self.lineages[&entry.fork]);
+            let mut recovered: Option<RecoveredFork> = None;
+            let of_fork = manifest.images.iter().filter(|image| image.version.fork == entry.fork);
+            for image in of_fork.filter(|image| image.version.lsn <= start.version.lsn) {
+                let state = self.import(base, image)?;
+                if let Some(origin) = self.origins.get_mut(&image.version) {
+                    origin.state = Some(state.clone());
+                }
+                match &mut recovered {
+                    None => {
+                        let (created, expires) = (entry.created_at_micros, entry.expires_at_micros);
+                        let retention = self.retention;
+                        let fork = RecoveredFork::new(
+                            &entry.name,
+                            entry.parent,
+                            Arc::clone(&lineage),
+                            created,
+                            expires,
+                            state,
+                            retention,
+                        );
+                        recovered = Some(fork);
+                    }
+                    Some(fork) => {
+                        fork.head = state.clone();
+                        fork.last_pin = self.retention.pin(entry.fork, &fork.history, state, 0);
+                    }
+                }
+            }
+            let recovered = recovered.expect("the start is one of the images");
+            self.covered.insert(entry.fork, start.sequence);
+            self.forks.insert(entry.fork, recovered);
+        }
+        Ok(())
+    }
+
+    fn import(&self, base: &ImageBase<'_>, image: &ImageEntry) -> Result<Published, OpenError> {
+        let root = &base.manifest.roots[image.root];
+        let trees = base.pager.trees(&self.pages.arena, root).map_err(|_| OpenError::Write(WriteError::NoRoom))?;
+        Ok(Published {
+            state: self.pages.import(base.manifest.stamp, trees.into()),
+            lsn: image.version.lsn,
+            timestamp_micros: image.timestamp_micros,
+            ticket: DurableTicket::new(image.sequence),
+        })
+    }
+
+    /// Whether the images have a record already.
+    fn is_imaged(&self, sequence: u64, record: &RecordRef<'_>) -> bool {
+        match record {
+            RecordRef::Commit { version, .. } => match self.covered.get(&version.fork) {
+                Some(covered) => sequence <= *covered,
+                // Of a fork that was gone by then.
+                None => sequence <= self.images_sequence,
+            },
+            _ => sequence <= self.images_sequence,
         }
     }
 
     fn apply(&mut self, ticket: DurableTicket, record: RecordRef<'_>) -> Result<(), &'static str> {
+        if self.is_imaged(ticket.get(), &record) {
+            return Ok(());
+        }
         self.report.records += 1;
         match record {
             RecordRef::Commit { version, timestamp_micros, operations, .. } => {

@@ -16,10 +16,11 @@ use tine_base::{Env, EnvFile, OpenMode};
 use crate::error::{ForkError, LogError, OpenError, Poison, StoreError};
 use crate::history::Retention;
 use crate::ids::{DurableTicket, ForkId, KeyspaceId, Version};
-use crate::log::{LogQueue, LogReader, LogWriter, QUEUE_BYTES_MAX, RecordRef, SegmentSizes};
-use crate::options::{ForkInfo, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
+use crate::images::{Catalog, ImageError, ImagePager, ImageReport, Images, Objects, RemoteObjects};
+use crate::log::{LogBegin, LogQueue, LogReader, LogWriter, QUEUE_BYTES_MAX, RecordRef, SegmentSizes};
+use crate::options::{ForkInfo, ImagePlace, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
 use crate::read::Snapshot;
-use crate::recovery::recover;
+use crate::recovery::{ImageBase, recover};
 use crate::versions::{PageCheck, Pages};
 use crate::writer::Writer;
 
@@ -37,10 +38,11 @@ pub const FORK_NAME_BYTES_MAX: usize = 1024;
 const FORK_ID_BLOCK: u64 = 1 << 16;
 
 /// How long opening and reserving fork numbers wait for the log. A disk that takes longer is as good as broken.
-const LOG_WAIT_MAX: Duration = Duration::from_secs(60);
+pub(crate) const LOG_WAIT_MAX: Duration = Duration::from_secs(60);
 
 const LOCK_FILE: &str = "LOCK";
 const LOG_DIRECTORY: &str = "log";
+const IMAGES_DIRECTORY: &str = "images";
 const MAIN_NAME: &str = "main";
 
 /// A store with branches; see the [crate]. Clones are handles to the same store, which closes with the last
@@ -77,29 +79,55 @@ impl Store {
             let path = PathBuf::from("the reservation of addresses for pages");
             OpenError::Io { path, source }
         })?;
-        let mut recovered = recover(&env, log_directory.clone(), &retention, &pages, progress)?;
+        let place = open_images(&options)?;
+        let newest = place.as_ref().map(Catalog::newest).transpose()?.flatten();
+        let pager = place.as_ref().map(|place| Arc::new(ImagePager::new(place.shared_objects())));
+        if let Some(pager) = &pager {
+            pager.add(newest.as_ref().map_or(&[], |newest| &newest.packs));
+            pages.arena.set_pager(Box::new(Arc::clone(pager)));
+        }
+        let base = newest.as_ref().zip(pager.as_ref()).map(|(manifest, pager)| ImageBase { manifest, pager });
+        let mut recovered = recover(&env, log_directory.clone(), &retention, &pages, base.as_ref(), progress)?;
         let sizes = SegmentSizes { min_bytes: options.segment_bytes_min, max_bytes: options.segment_bytes_max };
+        let begin = match &newest {
+            Some(newest) => LogBegin { store_id: newest.store_id, next_sequence: newest.last_record() + 1 },
+            None => {
+                let mut store_id = [0; 16];
+                env.random_bytes(&mut store_id);
+                LogBegin { store_id, next_sequence: 1 }
+            }
+        };
         let (log_writer, chain) =
-            LogWriter::open(Arc::clone(&env), log_directory.clone(), sizes, recovered.tail.take())?;
+            LogWriter::open(Arc::clone(&env), log_directory.clone(), sizes, recovered.tail.take(), begin)?;
+        let store_id = log_writer.store_id();
+        if let Some(newest) = newest.as_ref().filter(|newest| newest.store_id != store_id) {
+            let detail = format!("manifest {} is of another store than the log", newest.number);
+            return Err(OpenError::Corrupt { file: log_directory, offset: 32, detail });
+        }
         let places = std::mem::take(&mut recovered.places);
         let queue = Arc::new(LogQueue::new(chain.next_sequence, places, log_writer));
         let log_thread = spawn_log_thread(&*env, &queue)?;
-        let shared = Shared {
+        let images =
+            place.zip(pager).map(|(place, pager)| Images::new(place, pager, newest.unwrap_or_default(), &options));
+        let shared = Arc::new(Shared {
             env,
             queue,
             log_directory,
             retention,
             pages,
+            images,
+            store_id,
             log_thread: Mutex::new(Some(log_thread)),
             lock_file: Mutex::new(Some(lock_file)),
             admin: Mutex::new(Admin { next_fork: recovered.next_fork, reserved_end: recovered.next_fork }),
             table: RwLock::default(),
             next_keyspace: Mutex::new(recovered.next_keyspace),
             report: recovered.report,
-        };
+        });
         shared.fill_table(recovered)?;
         shared.trim_history();
-        Ok(Store(Arc::new(shared)))
+        shared.image_when_due();
+        Ok(Store(shared))
     }
 
     /// What recovery found when the store was opened.
@@ -297,6 +325,36 @@ impl Store {
         self.0.pages.check()
     }
 
+    /// Images the state now: writes what changed since the last images, and deletes the log segments that nothing needs
+    /// any more. The store does this by itself after [`StoreOptions::image_bytes`] of log.
+    ///
+    /// Opening the store reads the images in place of the log before them, and their pages only when they are asked for.
+    ///
+    /// # Errors
+    /// The place for images cannot be written, another writer has taken it over, or the log failed.
+    pub fn image(&self) -> Result<ImageReport, ImageError> {
+        self.0.image_round()
+    }
+
+    /// The versions that are imaged: of each durable fork the newest one of the last round, and some that its history
+    /// goes back to.
+    pub fn imaged_versions(&self) -> Vec<Version> {
+        self.0.images.as_ref().map_or_else(Vec::new, Images::versions)
+    }
+
+    /// Why the last automatic round of imaging failed, if it did. It is tried again.
+    pub fn image_failure(&self) -> Option<ImageError> {
+        self.0.images.as_ref().and_then(Images::failure)
+    }
+
+    /// An imaged version, read from the image: no page of it is in memory before it is asked for.
+    ///
+    /// # Errors
+    /// There is no such image, or no room for its pages.
+    pub fn snapshot_of_image(&self, version: Version) -> Result<Snapshot, ImageError> {
+        self.0.snapshot_of_image(version)
+    }
+
     /// Writes and syncs what was committed, ends the log thread and unlocks the directory. Snapshots stay
     /// readable; writes are refused from now on. Closing again does nothing.
     ///
@@ -327,6 +385,16 @@ fn check_name(name: &str) -> Result<(), ForkError> {
         return Err(ForkError::NameTooLong { bytes: name.len(), limit: FORK_NAME_BYTES_MAX });
     }
     Ok(())
+}
+
+fn open_images(options: &StoreOptions) -> Result<Option<Catalog>, ImageError> {
+    let objects: Arc<dyn Objects> = match &options.images {
+        ImagePlace::Directory => Arc::new(RemoteObjects::directory(&options.directory.join(IMAGES_DIRECTORY))?),
+        ImagePlace::Url(url, settings) => Arc::new(RemoteObjects::url(url, settings.clone())?),
+        ImagePlace::Objects(objects) => Arc::clone(objects),
+        ImagePlace::Nowhere => return Ok(None),
+    };
+    Ok(Some(Catalog::new(objects)))
 }
 
 /// Makes the directories of a new store, durably up to the store's own.

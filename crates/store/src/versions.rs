@@ -89,6 +89,8 @@ struct Node {
 struct Forest {
     nodes: Vec<Node>,
     unused: Vec<NodeId>,
+    /// What states out of images hang under, the one with the highest stamp last.
+    imported: Vec<NodeId>,
 }
 
 /// What dropping nodes set free.
@@ -121,7 +123,6 @@ impl Pages {
     }
 
     /// Makes stamps rise from above `stamp` on, which pages from elsewhere have.
-    #[allow(dead_code)] // For images, whose pages keep their births.
     pub(crate) fn raise_stamp(&self, stamp: Stamp) {
         self.last_stamp.fetch_max(stamp.get(), Ordering::Relaxed);
     }
@@ -129,6 +130,22 @@ impl Pages {
     /// The empty state, without a predecessor.
     pub(crate) fn empty(self: &Arc<Pages>) -> Arc<Frozen> {
         self.add(NO_NODE, Stamp::default(), Arc::default(), None, Vec::new())
+    }
+
+    /// A state out of an image, whose pages were born at or before `stamp`. They belong to a version that is held as
+    /// long as the pages are: what becomes of the state, they stay, and absent ones take no memory.
+    pub(crate) fn import(self: &Arc<Pages>, stamp: Stamp, trees: Trees) -> Arc<Frozen> {
+        self.raise_stamp(stamp);
+        let base = {
+            let mut forest = self.forest.lock();
+            let known = forest.imported.last().copied().filter(|id| forest.nodes[*id as usize].stamp >= stamp);
+            known.unwrap_or_else(|| {
+                let id = forest.insert(NO_NODE, stamp, Arc::default(), Vec::new());
+                forest.imported.push(id);
+                id
+            })
+        };
+        self.add(base, self.next_stamp(), trees, None, Vec::new())
     }
 
     /// The state that was made from `base`; `dead` is what it no longer reaches.
@@ -207,7 +224,6 @@ impl Frozen {
     }
 
     /// The same state with everything in the trees.
-    #[allow(dead_code)] // For images, which have pages only.
     pub(crate) fn folded(self: &Arc<Frozen>) -> Result<Arc<Frozen>, EditError> {
         if self.overlay.is_none() {
             return Ok(Arc::clone(self));

@@ -256,6 +256,8 @@ impl Writer {
                 let version = Version { fork: self.fork.id, lsn };
                 let record = RecordRef::Commit { version, timestamp_micros, operations: &self.operations, call };
                 self.head.ticket = self.store.queue.append(&record)?;
+                // The lock held here orders it.
+                self.fork.last_commit.store(self.head.ticket.get(), Ordering::Relaxed);
             }
             self.head.lsn = lsn;
             self.head.timestamp_micros = timestamp_micros;

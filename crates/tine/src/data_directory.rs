@@ -25,12 +25,16 @@ pub const KEYS_FOLDER: &str = "keys";
 pub const CONTROL_FOLDER: &str = "control";
 /// The logs below a store's folder.
 pub const LOG_FOLDER: &str = "log";
+/// Where a store keeps its images, if there are any yet.
+pub const IMAGES_FOLDER: &str = "images";
 
 /// What a log tells.
 #[derive(Debug)]
 pub struct LogFacts {
     /// Its files, with the bytes of each that belong to what was read.
     pub files: Vec<LogFile>,
+    /// Number of the first record there is.
+    pub first_record: Option<u64>,
     /// Records.
     pub records: u64,
     /// Time of the newest commit, in microseconds since the Unix epoch.
@@ -74,16 +78,17 @@ pub fn check_version(directory: &Path) -> Result<(), Failure> {
 /// A log that cannot be read or is damaged.
 pub fn read_log(store: &Path, mut each: impl FnMut(&LogRecord)) -> Result<LogFacts, Failure> {
     let mut reader: LogReader = Store::read_log(store, Arc::new(SystemEnv))?;
-    let (mut records, mut last_commit_micros) = (0, None);
+    let (mut records, mut first_record, mut last_commit_micros) = (0, None, None);
     for record in reader.by_ref() {
         let record = record?;
         records += 1;
+        first_record = first_record.or(Some(record.sequence));
         if let LogRecordKind::Commit { timestamp_micros, .. } = &record.kind {
             last_commit_micros = last_commit_micros.max(Some(*timestamp_micros));
         }
         each(&record);
     }
-    Ok(LogFacts { files: reader.files()?, records, last_commit_micros })
+    Ok(LogFacts { files: reader.files()?, first_record, records, last_commit_micros })
 }
 
 /// Reads the control store's log and the databases it tells of.

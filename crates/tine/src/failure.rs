@@ -7,7 +7,7 @@ use thiserror::Error;
 use tine_client::ClientError;
 use tine_host::HostError;
 use tine_server::ServerError;
-use tine_store::LogError;
+use tine_store::{ImageError, LogError};
 
 use crate::consent::Consent;
 
@@ -112,6 +112,13 @@ pub enum Failure {
         #[from]
         source: LogError,
     },
+    /// Images cannot be read.
+    #[error("the images of a database cannot be read: {source}")]
+    Images {
+        /// What the reader said.
+        #[from]
+        source: ImageError,
+    },
     /// A backup cannot be made, or is not what it should be.
     #[error("{message}")]
     Backup {
@@ -210,6 +217,7 @@ impl Failure {
             Failure::Log { source } => source.code(),
             Failure::Remote { code, .. } => code,
             Failure::Differs { .. } => "TN0860",
+            Failure::Images { source } => source.code(),
         }
     }
 
@@ -221,7 +229,7 @@ impl Failure {
             Failure::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             Failure::File { .. } | Failure::Output(_) | Failure::System(_) => Exit::Storage,
             Failure::NotFound { .. } => Exit::NotFound,
-            Failure::Log { .. } | Failure::Backup { .. } => Exit::Storage,
+            Failure::Log { .. } | Failure::Images { .. } | Failure::Backup { .. } => Exit::Storage,
             Failure::NotEmpty { .. } => Exit::Conflict,
             Failure::Unhealthy { .. } | Failure::Differs { .. } | Failure::Remote { .. } => Exit::Failed,
             Failure::Collect { .. } | Failure::Module { .. } | Failure::Schema { .. } | Failure::Demo(_) => {
@@ -269,6 +277,9 @@ impl Failure {
             Failure::Backup { next, .. } | Failure::Schema { next, .. } => *next,
             Failure::NotEmpty { .. } => Some("name a new folder, or move this one away first"),
             Failure::Unhealthy { .. } => Some("the checks marked `fail` say what to do"),
+            Failure::Images { source: ImageError::Corrupt { .. } } => {
+                Some("restore a backup with `tine restore`; `tine explain TN0262` has more")
+            }
             Failure::Log { source: LogError::Corrupt { .. } } => {
                 Some("restore a backup with `tine restore`; `tine explain TN0203` has more")
             }

@@ -99,6 +99,8 @@ pub(crate) struct Arena {
     /// Pages there may be, with page 0, which is none.
     limit: u32,
     pager: OnceLock<Box<dyn Pager>>,
+    /// Places that images have: first page and number of pages.
+    images: Mutex<Vec<(u32, u32)>>,
 }
 
 /// There is no place for another page.
@@ -142,6 +144,7 @@ impl Arena {
             open_pages: AtomicU32::new(0),
             limit,
             pager: OnceLock::new(),
+            images: Mutex::default(),
         }
     }
 
@@ -354,6 +357,31 @@ impl Arena {
         };
         pool.drafted += u64::from(pages);
         Ok(id)
+    }
+
+    /// Hands out consecutive places to an image, for as long as the arena lives.
+    pub(crate) fn allocate_images(&self, pages: u32) -> Result<PageId, ArenaFull> {
+        let id = self.allocate_run(pages, false)?;
+        self.images.lock().push((id.get(), pages));
+        Ok(id)
+    }
+
+    /// Whether a place is an image's.
+    pub(crate) fn is_of_image(&self, id: PageId) -> bool {
+        self.images.lock().iter().any(|(first, pages)| (*first..first + pages).contains(&id.get()))
+    }
+
+    /// Makes pages count as not imaged whose location is not among those that `keep` says.
+    pub(crate) fn forget_locations(&self, keep: &dyn Fn(u64) -> bool) {
+        let end = (*self.states_open.lock() / 8) as u32;
+        for number in 1..end {
+            let word = self.state_word(PageId::new(number));
+            let state = PageState(word.load(Ordering::Acquire));
+            // An absent page is nowhere else, and is one of a kept image or of none that anyone reaches.
+            if state.location().is_some_and(|location| !keep(location)) && !state.is_absent() {
+                word.store(0, Ordering::Release);
+            }
+        }
     }
 
     fn check_room(&self, pool: &Pool, pages: u32, emergency: bool) -> Result<(), ArenaFull> {

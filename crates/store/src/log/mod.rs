@@ -20,11 +20,13 @@ pub use reader::{LogFile, LogReader};
 pub use record::{LogRecord, LogRecordKind, Operation};
 
 pub(crate) use format::FRAME_HEADER_BYTES;
+pub(crate) use format::FRAMES_START;
 pub(crate) use places::LogPlaces;
 pub(crate) use queue::{LogQueue, QUEUE_BYTES_MAX, RECORD_BYTES_MAX};
 pub(crate) use range::{RangeReader, Step};
 pub(crate) use record::{
-    BadRecord, OperationRef, RECORD_OVERHEAD_BYTES, RecordRef, operations, put_operation, take_record,
+    BadRecord, Input, OperationRef, RECORD_OVERHEAD_BYTES, RecordRef, operations, put_bytes, put_number, put_operation,
+    take_record,
 };
-pub(crate) use scan::{Frame, Scanner, Tail, corrupt};
-pub(crate) use writer::{LogWriter, SegmentSizes};
+pub(crate) use scan::{Frame, Scanner, Tail, corrupt, segment_path, segment_starts};
+pub(crate) use writer::{LogBegin, LogWriter, SegmentSizes};

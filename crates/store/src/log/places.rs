@@ -49,6 +49,23 @@ impl LogPlaces {
         Some(places.entries[index.checked_sub(1)?])
     }
 
+    /// The segments that hold only records before the one with the number `sequence`, and are followed by one that
+    /// holds some: these can be deleted when nobody needs the records. In order.
+    pub(crate) fn segments_before(&self, sequence: u64) -> Vec<u64> {
+        let places = self.0.lock();
+        let end = places.entries.partition_point(|place| place.sequence <= sequence);
+        let Some(last) = places.entries[..end].last() else { return Vec::new() };
+        let mut segments: Vec<u64> = places.entries[..end].iter().map(|place| place.segment).collect();
+        segments.dedup();
+        segments.retain(|segment| *segment != last.segment);
+        segments
+    }
+
+    /// Forgets a segment that was deleted, the first one there is.
+    pub(crate) fn forget(&self, segment: u64) {
+        self.0.lock().entries.retain(|place| place.segment != segment);
+    }
+
     /// A sequence number behind which there are no more than `bytes` of log, up to the distance of two entries.
     pub(crate) fn sequence_within(&self, bytes: u64) -> u64 {
         let places = self.0.lock();
@@ -78,5 +95,15 @@ mod tests {
             assert!(frame * 10 + 1 - place.sequence <= 640, "{sequence}: not further back than an entry");
         }
         assert_eq!(places.at_or_before(5_001).map(|place| (place.segment, place.offset)), Some((2, 0)));
+        assert!(places.segments_before(5_000).is_empty());
+        assert_eq!(places.segments_before(5_001), [1]);
+        places.forget(1);
+        assert_eq!(places.at_or_before(5_000), None);
+        assert!(places.segments_before(9_999).is_empty());
+
+        assert_eq!(places.sequence_within(u64::MAX), 0);
+        assert_eq!(places.sequence_within(1000 * 4096), 0);
+        let within = places.sequence_within(100 * 4096);
+        assert!((9_001..=9_001 + 640).contains(&within), "{within}");
     }
 }

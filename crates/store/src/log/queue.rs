@@ -16,8 +16,8 @@
 //!   (which is also a failure for writers) still writes what had been accepted.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,7 @@ const BUSY_RECORDS: u32 = 16;
 const GATHER_TIME: Duration = Duration::from_micros(100);
 
 type DurableListener = Arc<dyn Fn(DurableTicket) + Send + Sync>;
+type WrittenListener = Box<dyn Fn(u64) + Send + Sync>;
 type FailureListener = Arc<dyn Fn(&Poison) + Send + Sync>;
 
 /// State shared by writers, waiters and the log thread.
@@ -71,6 +72,8 @@ pub(crate) struct LogQueue {
     waiters: Mutex<Waiters>,
     durable_listeners: RwLock<Vec<DurableListener>>,
     failure_listeners: RwLock<Vec<FailureListener>>,
+    /// Told of the bytes logged after each frame; must be short.
+    written_listener: OnceLock<WrittenListener>,
     pub(crate) counters: Counters,
     /// Where durable records are.
     pub(crate) places: LogPlaces,
@@ -132,6 +135,7 @@ impl LogQueue {
             waiters: Mutex::default(),
             durable_listeners: RwLock::default(),
             failure_listeners: RwLock::default(),
+            written_listener: OnceLock::new(),
             counters,
             places,
         }
@@ -238,6 +242,11 @@ impl LogQueue {
         result
     }
 
+    /// Has `listener` called with the bytes logged since the opening after each frame, by whoever wrote it. Set once.
+    pub(crate) fn on_written(&self, listener: WrittenListener) {
+        assert!(self.written_listener.set(listener).is_ok(), "there is one such listener");
+    }
+
     pub(crate) fn on_durable(&self, listener: DurableListener) {
         self.durable_listeners.write().push(listener);
     }
@@ -327,6 +336,9 @@ impl LogQueue {
         counters.bytes_logged.fetch_add(batch.frame.len() as u64, Ordering::Relaxed);
         counters.log_busy_ns.fetch_add(writer.env().monotonic_ns() - started_ns, Ordering::Relaxed);
         self.confirm(batch.first_sequence + u64::from(batch.records) - 1);
+        if let Some(listener) = self.written_listener.get() {
+            listener(counters.bytes_logged.load(Ordering::Relaxed));
+        }
         writer.keep_buffer(batch.frame);
         batch.records
     }

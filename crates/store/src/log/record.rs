@@ -170,11 +170,7 @@ impl RecordRef<'_> {
                 fork: input.fork()?,
                 name: input.text()?,
                 created_at_micros: input.timestamp()?,
-                parent: match input.byte()? {
-                    0 => None,
-                    1 => Some(input.version()?),
-                    _ => return Err(BadRecord),
-                },
+                parent: input.option(Input::version)?,
                 expires_at_micros: match kind {
                     KIND_FORK_WITH_EXPIRY_CREATED => Some(input.timestamp()?),
                     _ => None,
@@ -237,7 +233,7 @@ pub(crate) fn take_record<'a>(payload: &mut &'a [u8]) -> Result<&'a [u8], BadRec
     Ok(record)
 }
 
-fn put_number(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn put_number(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -245,21 +241,22 @@ fn put_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_number(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-struct Input<'a>(&'a [u8]);
+/// Bytes to decode, from their start.
+pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Input<'a> {
-    fn byte(&mut self) -> Result<u8, BadRecord> {
+    pub(crate) fn byte(&mut self) -> Result<u8, BadRecord> {
         let (byte, rest) = self.0.split_first().ok_or(BadRecord)?;
         self.0 = rest;
         Ok(*byte)
     }
 
-    fn number(&mut self) -> Result<u64, BadRecord> {
+    pub(crate) fn number(&mut self) -> Result<u64, BadRecord> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -275,44 +272,60 @@ impl<'a> Input<'a> {
         Err(BadRecord)
     }
 
-    fn number32(&mut self) -> Result<u32, BadRecord> {
+    pub(crate) fn number32(&mut self) -> Result<u32, BadRecord> {
         u32::try_from(self.number()?).map_err(|_| BadRecord)
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], BadRecord> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], BadRecord> {
         let length = usize::try_from(self.number()?).map_err(|_| BadRecord)?;
         let (bytes, rest) = self.0.split_at_checked(length).ok_or(BadRecord)?;
         self.0 = rest;
         Ok(bytes)
     }
 
-    fn rest(&mut self) -> &'a [u8] {
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }
 
-    fn text(&mut self) -> Result<&'a str, BadRecord> {
+    pub(crate) fn text(&mut self) -> Result<&'a str, BadRecord> {
         std::str::from_utf8(self.bytes()?).map_err(|_| BadRecord)
     }
 
-    fn timestamp(&mut self) -> Result<i64, BadRecord> {
-        let (bytes, rest) = self.0.split_first_chunk().ok_or(BadRecord)?;
-        self.0 = rest;
-        Ok(i64::from_le_bytes(*bytes))
+    pub(crate) fn timestamp(&mut self) -> Result<i64, BadRecord> {
+        Ok(i64::from_le_bytes(self.array()?))
     }
 
-    fn fork(&mut self) -> Result<ForkId, BadRecord> {
+    pub(crate) fn array<const BYTES: usize>(&mut self) -> Result<[u8; BYTES], BadRecord> {
+        let (bytes, rest) = self.0.split_first_chunk().ok_or(BadRecord)?;
+        self.0 = rest;
+        Ok(*bytes)
+    }
+
+    /// A byte that says whether a field follows, and the field.
+    pub(crate) fn option<T>(
+        &mut self,
+        field: impl FnOnce(&mut Self) -> Result<T, BadRecord>,
+    ) -> Result<Option<T>, BadRecord> {
+        match self.byte()? {
+            0 => Ok(None),
+            1 => field(self).map(Some),
+            _ => Err(BadRecord),
+        }
+    }
+
+    pub(crate) fn fork(&mut self) -> Result<ForkId, BadRecord> {
         Ok(ForkId::new(self.number()?))
     }
 
-    fn keyspace(&mut self) -> Result<KeyspaceId, BadRecord> {
+    pub(crate) fn keyspace(&mut self) -> Result<KeyspaceId, BadRecord> {
         Ok(KeyspaceId::new(self.number32()?))
     }
 
-    fn version(&mut self) -> Result<Version, BadRecord> {
+    pub(crate) fn version(&mut self) -> Result<Version, BadRecord> {
         Ok(Version { fork: self.fork()?, lsn: Lsn::new(self.number()?) })
     }
 
-    fn operation(&mut self) -> Result<OperationRef<'a>, BadRecord> {
+    pub(crate) fn operation(&mut self) -> Result<OperationRef<'a>, BadRecord> {
         let kind = self.byte()?;
         let (keyspace, key) = (self.keyspace()?, self.bytes()?);
         let value = match kind {

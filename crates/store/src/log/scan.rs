@@ -24,7 +24,8 @@ use bytes::Bytes;
 use tine_base::{Env, OpenMode};
 
 use super::format::{
-    FORMAT_VERSION, FRAME_ALIGNMENT, FRAMES_START, FrameHeader, SegmentHeader, SegmentHeaderError, read_frame,
+    FORMAT_VERSION, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAMES_START, FrameHeader, SegmentHeader, SegmentHeaderError,
+    read_frame, read_frame_header,
 };
 use super::reader::LogFile;
 use crate::error::LogError;
@@ -118,12 +119,15 @@ impl Scanner {
         })
     }
 
-    /// Refuses a log that does not begin with its first segment.
-    pub(crate) fn require_first(&self) -> Result<(), LogError> {
-        if self.start == 1 {
-            return Ok(());
+    /// [`Scanner::new`] for reading from the segment `start` on. It is there, unless there is none at all.
+    pub(crate) fn starting_at(env: Arc<dyn Env>, directory: PathBuf, start: u64) -> Result<Scanner, LogError> {
+        let scanner = Scanner::new(env, directory, false)?;
+        if let Some((first, last)) = scanner.segments
+            && !(first..=last).contains(&start)
+        {
+            return Err(corrupt(&segment_path(&scanner.directory, start), 0, "the segment is missing"));
         }
-        Err(corrupt(&segment_path(&self.directory, 1), 0, "the segment is missing, and no image replaces it"))
+        Ok(Scanner { start, chain: (start == 1).then(Chain::default), ..scanner })
     }
 
     /// Bytes of log scanned so far.
@@ -331,6 +335,33 @@ fn list(env: &dyn Env, directory: &Path) -> Result<Option<(u64, u64)>, LogError>
         segments = Some((first, number));
     }
     Ok(segments)
+}
+
+/// Where each segment begins: its number, the first record in it and its size in bytes. Segments without frames, and
+/// those from the first such one on, are left out. Reads a few kilobytes of each.
+pub(crate) fn segment_starts(env: &dyn Env, directory: &Path) -> Result<Vec<(u64, u64, u64)>, LogError> {
+    let mut starts = Vec::new();
+    let Some((first, last)) = list(env, directory)? else { return Ok(starts) };
+    for number in first..=last {
+        let path = segment_path(directory, number);
+        let read = || {
+            let file = env.open(&path, OpenMode::Read)?;
+            let mut head = vec![0; FRAMES_START + FRAME_HEADER_BYTES];
+            let mut filled = 0;
+            while filled < head.len() {
+                match file.read_at(&mut head[filled..], filled as u64)? {
+                    0 => break,
+                    bytes => filled += bytes,
+                }
+            }
+            Ok((head, file.len()?))
+        };
+        let (head, bytes) = read().map_err(|source| LogError::Io { path: path.clone(), source })?;
+        let header = decode_header(&path, &head)?;
+        let Some(frame) = read_frame_header(&head, FRAMES_START, header.salt) else { break };
+        starts.push((number, frame.first_sequence, bytes));
+    }
+    Ok(starts)
 }
 
 fn decode_header(path: &Path, bytes: &[u8]) -> Result<SegmentHeader, LogError> {

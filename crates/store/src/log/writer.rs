@@ -59,6 +59,14 @@ pub(crate) struct LogWriter {
     buffer: Vec<u8>,
 }
 
+/// What a log begins with that is not there yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogBegin {
+    pub(crate) store_id: [u8; 16],
+    /// 1, or behind what images have.
+    pub(crate) next_sequence: u64,
+}
+
 /// Where a frame was written.
 pub(crate) struct Written {
     pub(crate) segment: u64,
@@ -89,6 +97,7 @@ impl LogWriter {
         directory: PathBuf,
         sizes: SegmentSizes,
         tail: Option<Tail>,
+        begin: LogBegin,
     ) -> Result<(LogWriter, Chain), OpenError> {
         let failed = |path: &Path| {
             let path = path.to_path_buf();
@@ -97,11 +106,12 @@ impl LogWriter {
         remove_temporary_files(&*env, &directory).map_err(failed(&directory))?;
         let (current, position, chain) = match tail {
             None => {
-                let mut store_id = [0; 16];
-                env.random_bytes(&mut store_id);
-                let segment = Segment::create(&*env, &directory, 1, sizes.of(1), store_id);
-                let segment = segment.map_err(failed(&segment_path(&directory, 1)))?;
-                (segment, FRAMES_START as u64, Chain::default())
+                // A log that continues images does not begin with the first segment, so that its first frame says what
+                // it continues.
+                let number = if begin.next_sequence == 1 { 1 } else { 2 };
+                let segment = Segment::create(&*env, &directory, number, sizes.of(number), begin.store_id);
+                let segment = segment.map_err(failed(&segment_path(&directory, number)))?;
+                (segment, FRAMES_START as u64, Chain { next_sequence: begin.next_sequence, ..Chain::default() })
             }
             Some(tail) => {
                 let segment = Segment::resume(&*env, &directory, &tail, sizes).map_err(failed(&tail.path))?;
@@ -125,6 +135,10 @@ impl LogWriter {
 
     pub(crate) fn env(&self) -> &dyn Env {
         &*self.env
+    }
+
+    pub(crate) fn store_id(&self) -> [u8; 16] {
+        self.store_id
     }
 
     /// Number of the segment being written.

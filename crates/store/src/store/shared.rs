@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use parking_lot::{Mutex, RwLock};
@@ -13,6 +14,7 @@ use crate::error::{ForkError, StoreError};
 use crate::fork::{Fork, Lineage};
 use crate::history::Retention;
 use crate::ids::{DurableTicket, ForkId};
+use crate::images::{Cut, ForkEntry, Images};
 use crate::log::{LogQueue, RecordRef};
 use crate::options::{Durability, ForkInfo, RecoveryReport};
 use crate::read::Published;
@@ -23,9 +25,11 @@ use crate::versions::Pages;
 pub(crate) struct Shared {
     pub(crate) env: Arc<dyn Env>,
     pub(crate) queue: Arc<LogQueue>,
-    pub(super) log_directory: PathBuf,
+    pub(crate) log_directory: PathBuf,
     pub(crate) retention: Retention,
     pub(crate) pages: Arc<Pages>,
+    pub(crate) images: Option<Images>,
+    pub(crate) store_id: [u8; 16],
     pub(super) log_thread: Mutex<Option<JoinHandle<()>>>,
     /// Held by flock while the store is open.
     pub(super) lock_file: Mutex<Option<Box<dyn EnvFile>>>,
@@ -82,6 +86,36 @@ impl Shared {
         Ok(())
     }
 
+    /// What the next images hold: the published heads of all durable forks, as of one moment of the log.
+    pub(crate) fn cut(&self) -> Cut {
+        // With `admin` held no fork comes or goes, and with the keyspaces' lock no number is given out.
+        let admin = self.admin.lock();
+        let next_keyspace = self.next_keyspace.lock();
+        let sequence = self.queue.appended().get();
+        let durable: Vec<(Arc<Fork>, String)> = {
+            let table = self.table.read();
+            let durable = table.by_id.values().filter(|entry| entry.fork.is_durable());
+            durable.map(|entry| (Arc::clone(&entry.fork), entry.name.clone())).collect()
+        };
+        let forks = durable.into_iter().map(|(fork, name)| {
+            // Commits are handed to the log under this lock, so all up to `sequence` are noted.
+            let last_commit = {
+                let _dropped = fork.dropped.lock();
+                fork.last_commit.load(Ordering::Relaxed)
+            };
+            let info = ForkEntry {
+                fork: fork.id,
+                name,
+                created_at_micros: fork.created_at_micros,
+                parent: fork.parent,
+                expires_at_micros: fork.expires_at_micros,
+            };
+            let head = fork.published.lock().clone();
+            (info, Arc::clone(&fork.lineage), fork.history.first(), head, last_commit)
+        });
+        Cut::new(sequence, admin.reserved_end, *next_keyspace, forks)
+    }
+
     fn reserve_fork_ids(&self, admin: &mut Admin) -> Result<(), StoreError> {
         let end = ForkId::new(admin.next_fork.get() + FORK_ID_BLOCK);
         let ticket = self.queue.append(&RecordRef::ForkIdsReserved { end })?;
@@ -113,6 +147,9 @@ impl Shared {
         {
             // A panic there has made the log fail, which is reported below.
             let _ = thread.join();
+        }
+        if let Some(images) = &self.images {
+            images.close();
         }
         self.lock_file.lock().take();
         match self.queue.health() {

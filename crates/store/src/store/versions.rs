@@ -253,7 +253,7 @@ impl Shared {
         oldest
     }
 
-    pub(super) fn trim_history(&self) {
+    pub(crate) fn trim_history(&self) {
         let forks: Vec<Arc<Fork>> = self.table.read().by_id.values().map(|entry| Arc::clone(&entry.fork)).collect();
         let now_micros = self.env.now_micros();
         let log_start = self.queue.places.sequence_within(self.retention.window_bytes);

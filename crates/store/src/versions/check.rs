@@ -65,6 +65,14 @@ impl Pages {
     }
 
     fn check_node(&self, forest: &Forest, node: &Node, reach: &Reach) -> Result<(), String> {
+        if forest.imported.contains(&node.previous) {
+            // Which pages of images the others reach is not written down; none of them is ever freed.
+            let after = forest.stamp(node.previous);
+            let fits =
+                |id: &PageId, birth: Stamp| birth <= node.stamp && (birth > after || self.arena.is_of_image(*id));
+            let wrong = reach.iter().find(|(id, (_, birth))| !fits(id, *birth));
+            return wrong.map_or(Ok(()), |(id, _)| Err(format!("page {} is neither an image's nor new", id.get())));
+        }
         let before = match node.previous {
             NO_NODE => Reach::new(),
             previous => self.reach(&forest.nodes[previous as usize])?,
@@ -99,7 +107,8 @@ impl Pages {
         }
         let mut reachable_pages = 0;
         for (id, (pages, _)) in all {
-            reachable_pages += u64::from(*pages);
+            // Places of images count as in stock.
+            reachable_pages += if self.arena.is_of_image(*id) { 0 } else { u64::from(*pages) };
             if (0..*pages).any(|number| free_set.contains(&PageId::new(id.get() + number))) {
                 return Err(format!("page {} is reached and free", id.get()));
             }

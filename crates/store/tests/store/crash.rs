@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tine_base::{Env, SystemEnv};
-use tine_store::{Durability, ForkId, KeyspaceId, Lsn, Read, Store, StoreOptions, Writer};
+use tine_store::{Durability, ForkId, ImagePlace, KeyspaceId, Lsn, Read, Store, StoreOptions, Writer};
 
 use crate::crash_env::CrashEnv;
 use crate::support::{KEYSPACE, StopOnDrop, WAIT, assert_equals_log, fork_options, options};
@@ -15,7 +15,9 @@ use crate::support::{KEYSPACE, StopOnDrop, WAIT, assert_equals_log, fork_options
 const DIRECTORY: &str = "/store";
 
 fn open(env: &CrashEnv) -> Store {
-    Store::open(options(Path::new(DIRECTORY)), Arc::new(env.clone())).expect("a crash is no damage")
+    // The machine has no place for images.
+    let options = StoreOptions { images: ImagePlace::Nowhere, ..options(Path::new(DIRECTORY)) };
+    Store::open(options, Arc::new(env.clone())).expect("a crash is no damage")
 }
 
 /// Each commit of a writer sets a counter and moves an amount between two accounts.

@@ -9,6 +9,7 @@ mod diff;
 mod faults;
 mod forks;
 mod history;
+mod images;
 mod model;
 mod support;
 mod transactions;

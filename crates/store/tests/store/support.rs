@@ -21,7 +21,12 @@ pub const WAIT: Duration = Duration::from_secs(20);
 
 /// Small segments, so that tests cross their borders and copies are cheap.
 pub fn options(directory: &Path) -> StoreOptions {
-    StoreOptions { segment_bytes_min: 32_768, segment_bytes_max: 131_072, ..StoreOptions::new(directory) }
+    StoreOptions {
+        segment_bytes_min: 32_768,
+        segment_bytes_max: 131_072,
+        reservation_bytes: 1 << 30,
+        ..StoreOptions::new(directory)
+    }
 }
 
 pub fn open(directory: &Path) -> Result<Store, OpenError> {

@@ -4,15 +4,17 @@ use std::{
     fs::{self, File},
     io::Write,
     path::{Component, Path, PathBuf},
+    sync::Arc,
     time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
+use tine_store::{Objects, RemoteObjects, check_images};
 use tine_types::Timestamp;
 
 use super::copy::sync_folder;
 use crate::{
-    data_directory::{CONTROL_FOLDER, read_log},
+    data_directory::{CONTROL_FOLDER, IMAGES_FOLDER, read_log},
     failure::Failure,
 };
 
@@ -117,14 +119,17 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Reads every log of a copy to its end and compares what it tells with the list.
+    /// Reads all images, and every log to its end, and compares what they tell with the list.
     ///
     /// # Errors
     /// Damage, and logs with other records than the list says.
     pub fn check_logs(&self, folder: &Path) -> Result<(), Failure> {
         read_log(&folder.join(CONTROL_FOLDER), |_| {})?;
         for database in &self.databases {
-            let facts = read_log(&folder.join(&database.folder), |_| {})?;
+            let folder = folder.join(&database.folder);
+            let images: Arc<dyn Objects> = Arc::new(RemoteObjects::directory(&folder.join(IMAGES_FOLDER))?);
+            check_images(images)?;
+            let facts = read_log(&folder, |_| {})?;
             if facts.records != database.records {
                 let name = database.name.as_deref().unwrap_or(&database.identity);
                 return Err(Failure::Backup {

@@ -10,6 +10,9 @@
 //! - The control store is copied first, and then the databases that this copy names. A database is made
 //!   before the control store names it, so each is there; one that is deleted meanwhile starts the backup
 //!   over.
+//! - Images are copied before the log they go with: the manifest, as it was then, with the packs it names. The log read
+//!   after it has everything behind it, unless newer images made segments superfluous meanwhile; then the copy begins
+//!   over.
 //! - Of a log exactly the bytes of complete frames are copied: a raw copy could catch a frame half written
 //!   and a later one whole, which is what damage looks like.
 //! - A file or folder that this program does not know is an error: leaving it out could make the copy
@@ -24,12 +27,14 @@ mod restore;
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
 use clap::Args;
 use serde_json::json;
 use tine_host::RecordedDatabase;
+use tine_store::{Objects, RemoteObjects, image_objects};
 
 pub use self::restore::run as restore;
 use self::{
@@ -39,8 +44,8 @@ use self::{
 use crate::{
     args::GlobalArgs,
     data_directory::{
-        CONTROL_FOLDER, KEYS_FOLDER, LOCK_FILE, LOG_FOLDER, LogFacts, VERSION_FILE, check_version, entries, name_of,
-        read_control, read_log,
+        CONTROL_FOLDER, IMAGES_FOLDER, KEYS_FOLDER, LOCK_FILE, LOG_FOLDER, LogFacts, VERSION_FILE, check_version,
+        entries, name_of, read_control, read_log,
     },
     failure::Failure,
     output::{Output, duration_text},
@@ -188,12 +193,11 @@ fn copy_database(
         return Err(Interrupted::Deleted);
     }
     let copied = (|| {
-        let facts = read_log(&folder, |_| {})?;
-        copy_log(copier, source, &database.folder, &facts)?;
+        let facts = copy_store(copier, source, &database.folder)?;
         for path in entries(&folder)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             match name.as_str() {
-                LOG_FOLDER | LOCK_FILE => {}
+                LOG_FOLDER | IMAGES_FOLDER | LOCK_FILE => {}
                 name if MODULE_LOGS.contains(&name) => copier.file_if_there(&database.folder.join(name))?,
                 _ => return Err(unknown(&path)),
             }
@@ -211,6 +215,39 @@ fn copy_database(
         Err(_) if is_gone() => Err(Interrupted::Deleted),
         Err(failure) => Err(Interrupted::Failed(failure)),
     }
+}
+
+/// Copies the images and the log of a store.
+fn copy_store(copier: &mut Copier, source: &Path, store: &Path) -> Result<LogFacts, Failure> {
+    let folder = source.join(store);
+    let place: Arc<dyn Objects> = Arc::new(RemoteObjects::directory(&folder.join(IMAGES_FOLDER))?);
+    for _ in 0..ATTEMPTS_MAX {
+        let images = image_objects(Arc::clone(&place))?;
+        let facts = match read_log(&folder, |_| {}) {
+            Ok(facts) => facts,
+            // A segment may go while it is read.
+            Err(_) if image_objects(Arc::clone(&place))? != images => continue,
+            Err(failure) => return Err(failure),
+        };
+        let needed = images.as_ref().map_or(1, |images| images.first_record);
+        let present = facts.first_record.is_none_or(|first| first <= needed);
+        if !present || !all_there(&facts) {
+            continue;
+        }
+        for name in images.iter().flat_map(|images| &images.names) {
+            copier.file(&store.join(IMAGES_FOLDER).join(name), None)?;
+        }
+        copy_log(copier, source, store, &facts)?;
+        return Ok(facts);
+    }
+    Err(Failure::Backup {
+        message: format!("the log of {} is cut at its beginning faster than it can be copied", folder.display()),
+        next: Some("try again when less is written"),
+    })
+}
+
+fn all_there(facts: &LogFacts) -> bool {
+    facts.files.iter().all(|file| file.path.exists())
 }
 
 fn copy_log(copier: &mut Copier, source: &Path, store: &Path, facts: &LogFacts) -> Result<(), Failure> {
@@ -236,7 +273,11 @@ fn unknown(path: &Path) -> Failure {
 /// About how many bytes will be copied; only the bar of progress depends on it.
 fn size_of(source: &Path, databases: &[RecordedDatabase]) -> u64 {
     let stores = databases.iter().map(|database| database.folder.as_path()).chain([Path::new(CONTROL_FOLDER)]);
-    let files = stores.flat_map(|store| entries(&source.join(store).join(LOG_FOLDER)).unwrap_or_default());
+    let folders = |store: &Path| {
+        let images = source.join(store).join(IMAGES_FOLDER);
+        [source.join(store).join(LOG_FOLDER), images.join("packs"), images.join("manifests")]
+    };
+    let files = stores.flat_map(folders).flat_map(|folder| entries(&folder).unwrap_or_default());
     files.filter_map(|file| fs::metadata(file).ok()).map(|facts| facts.len()).sum()
 }
 
