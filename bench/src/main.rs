@@ -74,6 +74,8 @@ enum Suite {
     Forks,
     /// What ordering costs, and good clients beside bad ones
     Lanes,
+    /// The store as a library, beside maps and embedded databases
+    Store,
     /// All of them
     All,
 }
@@ -113,6 +115,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wants(Suite::Lanes) {
             suites::lanes::run(&plan, &mut reporter).await?;
+        }
+        if wants(Suite::Store) {
+            suites::store::run(&plan, &mut reporter)?;
         }
         anyhow::Ok(())
     })?;

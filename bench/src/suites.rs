@@ -3,4 +3,5 @@
 pub mod forks;
 pub mod lanes;
 pub mod reducers;
+pub mod store;
 pub mod subscriptions;

@@ -97,6 +97,8 @@ impl Fork {
         history: Arc<History>,
         head: Published,
     ) -> Fork {
+        // One on top of another would be read through twice: the deeper one goes to the trees at once.
+        let overlays = parent.is_some_and(|parent| parent.lsn == head.lsn) && head.state.overlay().is_none();
         Fork {
             id,
             parent,
@@ -105,7 +107,7 @@ impl Fork {
             created_at_micros,
             expires_at_micros,
             history,
-            overlays: AtomicBool::new(parent.is_some_and(|parent| parent.lsn == head.lsn)),
+            overlays: AtomicBool::new(overlays),
             published: Mutex::new(head),
             writer: Mutex::new(WriterSlot::Free(None)),
             last_commit: AtomicU64::new(0),
