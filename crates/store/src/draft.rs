@@ -14,8 +14,8 @@ use crate::page::{Body, ChildRef, Edit, PAGE_BYTES, PageId, RECORD_INLINE_BYTES_
 use crate::tree::{self, Displaced, TreeRoot};
 use crate::versions::{Dead, Frozen, Pages, Trees};
 
-/// Pages taken from the arena at a time, at least: a small commit takes the lock of its pool once.
-const STOCK_PAGES: usize = 16;
+/// Pages taken from the arena at a time, at most, beyond those that are needed now.
+const STOCK_PAGES: u64 = 16;
 
 /// A state that is being changed; see the module.
 pub(crate) struct Draft {
@@ -281,7 +281,8 @@ impl Workspace {
     /// Makes sure that `count` pages can be made.
     pub(crate) fn reserve(&mut self, count: usize) -> Result<(), EditError> {
         if self.stock.len() < count {
-            let wanted = count.max(STOCK_PAGES) - self.stock.len();
+            // A small commit takes what it needs, a large one the lock of the pool less often.
+            let wanted = count + self.made.min(STOCK_PAGES) as usize - self.stock.len();
             self.pages.arena.allocate(wanted, self.undoing, &mut self.stock)?;
         }
         Ok(())

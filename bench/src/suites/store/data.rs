@@ -92,11 +92,12 @@ pub fn per_call(count: u64, mut operation: impl FnMut(u64)) -> f64 {
     (cpu_ns() - started) / count as f64
 }
 
-/// Resident memory of this process in bytes.
-pub fn resident_bytes() -> f64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    let pages: f64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("two numbers");
-    pages * 4096.0
+/// Memory in use in bytes: what the allocator handed out, and the pages of our store. Resident memory would say as much
+/// on a fresh process only: what earlier rounds freed stays resident and is used again.
+pub fn used_bytes(store: &Store) -> f64 {
+    // SAFETY: the call only reads the allocator's counters.
+    let heap = unsafe { libc::mallinfo2() };
+    (heap.uordblks + heap.hblkhd) as f64 + store.stats().pages as f64 * 4096.0
 }
 
 impl World {

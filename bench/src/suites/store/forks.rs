@@ -5,7 +5,7 @@ use std::hint::black_box;
 use tine_store::{ForkId, Read};
 
 use super::Series;
-use super::data::{RANDOM, RECORDS, World, ephemeral, key, mixed, per_call, resident_bytes};
+use super::data::{RANDOM, RECORDS, World, ephemeral, key, mixed, per_call, used_bytes};
 
 const GETS: u64 = 100_000;
 /// Forks that are changed at once.
@@ -21,7 +21,7 @@ const DIFFS: u64 = 50;
 pub fn changed100(world: &World, memory: &mut Series, dropping: &mut Series) -> anyhow::Result<()> {
     let start = world.start();
     let at = |fork: u64, number: u64| key(mixed(start + fork * CHANGES + number) % RECORDS);
-    let before = resident_bytes();
+    let before = used_bytes(&world.store);
     let mut forks: Vec<ForkId> = Vec::new();
     for fork in 0..CHANGED_FORKS {
         let id = world.store.fork(world.fork, ephemeral(format!("changed{fork}")))?.0.id;
@@ -32,8 +32,8 @@ pub fn changed100(world: &World, memory: &mut Series, dropping: &mut Series) -> 
         writer.commit(b"")?;
         forks.push(id);
     }
-    let ours_bytes = (resident_bytes() - before) / CHANGED_FORKS as f64;
-    let before = resident_bytes();
+    let ours_bytes = (used_bytes(&world.store) - before) / CHANGED_FORKS as f64;
+    let before = used_bytes(&world.store);
     let mut maps: Vec<Option<imbl::OrdMap<_, _>>> = Vec::new();
     for fork in 0..CHANGED_FORKS {
         let mut map = world.imbl.clone();
@@ -42,7 +42,7 @@ pub fn changed100(world: &World, memory: &mut Series, dropping: &mut Series) -> 
         }
         maps.push(Some(map));
     }
-    let imbl_bytes = (resident_bytes() - before) / CHANGED_FORKS as f64;
+    let imbl_bytes = (used_bytes(&world.store) - before) / CHANGED_FORKS as f64;
     memory.add(ours_bytes, &[("imbl", imbl_bytes)]);
     let mut failures = 0;
     let ours =
@@ -53,29 +53,37 @@ pub fn changed100(world: &World, memory: &mut Series, dropping: &mut Series) -> 
     Ok(())
 }
 
-/// Comparing two versions between which a hundred scattered records changed.
+/// Comparing versions, each with the next, between which a hundred scattered records changed: each pair once, since
+/// comparing the same pair again finds everything in the cache.
 pub fn diff100(world: &mut World, series: &mut Series) -> anyhow::Result<()> {
     let start = world.start();
-    let at = |number: u64| key(mixed(start + number) % RECORDS);
-    let (old, old_map) = (world.snapshot(), world.imbl.clone());
-    let mut writer = world.store.writer(world.fork)?;
-    for number in 0..CHANGES {
-        let changed = [(start >> 20) as u8 ^ 0x55; 64];
-        writer.put(RANDOM, &at(number), &changed)?;
-        world.imbl.insert(at(number), changed);
+    let mut versions = vec![(world.snapshot(), world.imbl.clone())];
+    for version in 0..DIFFS {
+        let at = |number: u64| key(mixed(start + version * CHANGES + number) % RECORDS);
+        let mut writer = world.store.writer(world.fork)?;
+        for number in 0..CHANGES {
+            let changed = [(start >> 20) as u8 ^ version as u8 ^ 0x55; 64];
+            writer.put(RANDOM, &at(number), &changed)?;
+            world.imbl.insert(at(number), changed);
+        }
+        writer.commit(b"")?;
+        drop(writer);
+        versions.push((world.snapshot(), world.imbl.clone()));
     }
-    writer.commit(b"")?;
-    drop(writer);
-    let new = world.snapshot();
     let (mut differences, mut map_differences) = (0, 0);
-    let ours = per_call(DIFFS, |_| {
-        let mut diff = old.diff(&new, RANDOM);
+    let ours = per_call(DIFFS, |version| {
+        let (old, new) = (&versions[version as usize].0, &versions[version as usize + 1].0);
+        let mut diff = old.diff(new, RANDOM);
         while let Ok(Some(difference)) = diff.next() {
             black_box(difference);
             differences += 1;
         }
     });
-    let imbl = per_call(DIFFS, |_| map_differences += old_map.diff(&world.imbl).count() as u64);
+    let imbl = per_call(DIFFS, |version| {
+        let (old, new) = (&versions[version as usize].1, &versions[version as usize + 1].1);
+        map_differences += old.diff(new).count() as u64;
+    });
+    black_box(map_differences);
     anyhow::ensure!(differences > DIFFS * CHANGES * 9 / 10, "only {differences} differences");
     series.add(ours, &[("imbl", imbl)]);
     Ok(())
@@ -135,12 +143,12 @@ pub fn many(world: &World, idle: &mut Series, gets: &mut Series) -> anyhow::Resu
         })
     };
     let one = get();
-    let before = resident_bytes();
+    let before = used_bytes(&world.store);
     let mut forks = Vec::with_capacity(IDLE_FORKS as usize);
     for fork in 0..IDLE_FORKS {
         forks.push(world.store.fork(world.fork, ephemeral(format!("idle{fork}")))?.0.id);
     }
-    let bytes = (resident_bytes() - before) / IDLE_FORKS as f64;
+    let bytes = (used_bytes(&world.store) - before) / IDLE_FORKS as f64;
     let many = get();
     for fork in forks {
         world.store.drop_fork(fork)?;

@@ -186,6 +186,7 @@ impl Arena {
     pub(crate) fn page(&self, child: ChildRef) -> Result<View<'_>, Fault> {
         if self.birth_of(child.id) == Some(child.birth) {
             let view = self.view(child.id);
+            view.prefetch();
             if view.is_leaf() || view.is_branch() {
                 return Ok(view);
             }
@@ -193,6 +194,14 @@ impl Arena {
         self.missing(child.id, child.birth)?;
         let view = self.view(child.id);
         if view.is_leaf() || view.is_branch() { Ok(view) } else { Err(Fault::corrupt_page(child.id, child.birth)) }
+    }
+
+    /// Asks for the memory where a page begins.
+    pub(crate) fn prefetch(&self, child: ChildRef) {
+        if child.id.get() < self.open_pages.load(Ordering::Relaxed) {
+            // Only an address is made of the page: it may be absent.
+            View::prefetch_at(self.address(child.id));
+        }
     }
 
     /// The value in a run. The caller holds a version that reaches it, or owns it.

@@ -41,7 +41,7 @@ mod edit;
 mod view;
 
 pub(crate) use edit::Edit;
-pub(crate) use view::{Value, View, check};
+pub(crate) use view::{SlotSet, Value, View, check};
 
 /// Bytes of a page.
 pub const PAGE_BYTES: usize = 4096;
@@ -53,6 +53,9 @@ pub const PAGE_HEADER_BYTES: usize = 24;
 pub(crate) const BODY_BYTES: usize = PAGE_BYTES - PAGE_HEADER_BYTES;
 
 pub(crate) const SLOT_BYTES: usize = 8;
+
+/// Slots that fit into a page.
+const SLOTS_MAX: usize = BODY_BYTES / SLOT_BYTES;
 
 /// Key and value of a record lie in the leaf if they have no more bytes together, else the value is in a run. Two
 /// records always fit into a page, and a page that overflows by one can be cut into two that do not.

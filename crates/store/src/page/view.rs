@@ -5,8 +5,14 @@ use std::cmp::Ordering;
 use super::{
     BIRTH, Body, CHILD_REF_BYTES, COUNT, Cell, ChildRef, DEAD, HEAP_TOP, KEY_LENGTH_MASK, KIND, LEVEL, PAGE_BYTES,
     PAGE_HEADER_BYTES, PREFIX_LENGTH, PageBytes, PageId, PageKind, RUN_LENGTH, RUN_REF_BYTES, RunRef, SLOT_BYTES,
-    Stamp, VALUE_IN_RUN, head,
+    SLOTS_MAX, Stamp, VALUE_IN_RUN, head,
 };
+
+/// Bytes that memory brings at once.
+const CACHE_LINE_BYTES: usize = 64;
+
+/// Lines behind the header that a search is sure to touch some of: those of some 30 slots.
+const PREFETCHED_LINES: usize = 4;
 
 /// A page to read. Its content is trusted: it was made by [`super::Edit`] or passed [`check`].
 #[derive(Clone, Copy)]
@@ -28,14 +34,17 @@ impl<'a> View<'a> {
         self.0
     }
 
+    #[inline(always)]
     fn u16(self, at: usize) -> u16 {
         u16::from_le_bytes(self.0[at..at + 2].try_into().expect("two bytes"))
     }
 
+    #[inline(always)]
     fn u32(self, at: usize) -> u32 {
         u32::from_le_bytes(self.0[at..at + 4].try_into().expect("four bytes"))
     }
 
+    #[inline(always)]
     fn u64(self, at: usize) -> u64 {
         u64::from_le_bytes(self.0[at..at + 8].try_into().expect("eight bytes"))
     }
@@ -63,7 +72,8 @@ impl<'a> View<'a> {
     }
 
     pub(crate) fn count(self) -> usize {
-        usize::from(self.u16(COUNT))
+        // The bound is what unchecked access to slots relies on.
+        usize::from(self.u16(COUNT)).min(SLOTS_MAX)
     }
 
     pub(crate) fn birth(self) -> Stamp {
@@ -97,21 +107,29 @@ impl<'a> View<'a> {
         usize::from(self.is_branch())
     }
 
-    fn slot(self, index: usize) -> usize {
-        debug_assert!(index < self.count());
-        PAGE_HEADER_BYTES + index * SLOT_BYTES
+    /// A slot as one number: head, offset and meta, the first the least significant.
+    #[inline(always)]
+    fn slot_word(self, index: usize) -> u64 {
+        debug_assert!(index < SLOTS_MAX);
+        // SAFETY: callers pass an index below `count`, which is at most SLOTS_MAX, so the slot is inside of the page.
+        u64::from_le(unsafe {
+            self.0.as_ptr().add(PAGE_HEADER_BYTES + index * SLOT_BYTES).cast::<u64>().read_unaligned()
+        })
     }
 
+    #[inline(always)]
     fn head(self, index: usize) -> u32 {
-        self.u32(self.slot(index))
+        self.slot_word(index) as u32
     }
 
+    #[inline(always)]
     pub(super) fn offset(self, index: usize) -> usize {
-        usize::from(self.u16(self.slot(index) + 4))
+        usize::from((self.slot_word(index) >> 32) as u16)
     }
 
+    #[inline(always)]
     fn meta(self, index: usize) -> u16 {
-        self.u16(self.slot(index) + 6)
+        (self.slot_word(index) >> 48) as u16
     }
 
     pub(super) fn key_length(self, index: usize) -> usize {
@@ -123,13 +141,57 @@ impl<'a> View<'a> {
         if self.is_leaf() { 2 } else { CHILD_REF_BYTES }
     }
 
+    /// Asks for the memory of the header and the first slots, which a search meets first.
+    #[inline(always)]
+    pub(crate) fn prefetch(self) {
+        View::prefetch_at(self.0.as_ptr());
+    }
+
+    /// The same for a page of which there is only the address.
+    #[inline(always)]
+    pub(crate) fn prefetch_at(page: *const u8) {
+        for line in 0..=PREFETCHED_LINES {
+            prefetch(page.wrapping_add(line * CACHE_LINE_BYTES));
+        }
+    }
+
+    /// Asks for the memory of the slots that [`View::prefetch`] left out: halving would wait for each line in turn.
+    #[inline(always)]
+    fn prefetch_slots(self, count: usize) {
+        let end = PAGE_HEADER_BYTES + count * SLOT_BYTES;
+        let mut at = (PREFETCHED_LINES + 1) * CACHE_LINE_BYTES;
+        while at < end {
+            prefetch(self.0[at..].as_ptr());
+            at += CACHE_LINE_BYTES;
+        }
+    }
+
+    /// Asks for the memory of the cell at `index`, if there is one.
+    #[inline(always)]
+    pub(crate) fn prefetch_cell(self, index: usize) {
+        if index < self.count() {
+            let offset = self.offset(index).min(PAGE_BYTES - CACHE_LINE_BYTES - 1);
+            let cell = self.0[offset..].as_ptr();
+            prefetch(cell);
+            prefetch(cell.wrapping_add(CACHE_LINE_BYTES));
+        }
+    }
+
     pub(crate) fn key(self, index: usize) -> &'a [u8] {
+        assert!(index < self.count(), "a slot that is there is read");
+        self.key_at(index)
+    }
+
+    #[inline(always)]
+    fn key_at(self, index: usize) -> &'a [u8] {
         let start = self.offset(index) + self.lead();
         &self.0[start..start + self.key_length(index)]
     }
 
     /// The value of a leaf's record.
+    #[inline]
     pub(crate) fn value(self, index: usize) -> Value<'a> {
+        assert!(index < self.count(), "a slot that is there is read");
         let offset = self.offset(index);
         let meta = self.meta(index);
         let start = offset + 2 + usize::from(meta & KEY_LENGTH_MASK);
@@ -151,13 +213,16 @@ impl<'a> View<'a> {
     }
 
     /// A child of a branch.
+    #[inline]
     pub(crate) fn child(self, index: usize) -> ChildRef {
+        assert!(index < self.count(), "a slot that is there is read");
         let offset = self.offset(index);
         ChildRef { id: PageId::new(self.u32(offset)), birth: Stamp::new(self.u64(offset + 4)) }
     }
 
     /// Bytes of the cell at `index`.
     pub(super) fn cell_bytes(self, index: usize) -> usize {
+        assert!(index < self.count(), "a slot that is there is read");
         let meta = self.meta(index);
         let key_length = usize::from(meta & KEY_LENGTH_MASK);
         if !self.is_leaf() {
@@ -179,6 +244,37 @@ impl<'a> View<'a> {
         Cell { key: self.key(index), body }
     }
 
+    /// The slots whose cells differ from those of another page, if both have the same slots otherwise, as a page and its
+    /// changed copy mostly do.
+    pub(crate) fn differing_cells(self, other: View<'_>) -> Option<SlotSet> {
+        let count = self.count();
+        let slots = PAGE_HEADER_BYTES..PAGE_HEADER_BYTES + count * SLOT_BYTES;
+        if count != other.count() || self.0[KIND] != other.0[KIND] || self.0[slots.clone()] != other.0[slots] {
+            return None;
+        }
+        // Whole lines first: few differ, and they come from memory in the order in which they lie there.
+        let mut differing_lines = 0_u64;
+        for line in 0..PAGE_BYTES / CACHE_LINE_BYTES {
+            let range = line * CACHE_LINE_BYTES..(line + 1) * CACHE_LINE_BYTES;
+            differing_lines |= u64::from(self.0[range.clone()] != other.0[range]) << line;
+        }
+        let mut differing = SlotSet::default();
+        for index in 0..count {
+            let start = self.offset(index);
+            let end = start + self.cell_bytes(index);
+            let (first, last) = (start / CACHE_LINE_BYTES, (end - 1) / CACHE_LINE_BYTES);
+            let lines = (u64::MAX >> (63 - (last - first))) << first;
+            if differing_lines & lines != 0 {
+                // The cell's length is part of it, so a shorter or longer one differs here too.
+                let other_end = start + other.cell_bytes(index);
+                if self.0[start..end] != other.0[start..other_end] {
+                    differing.insert(index);
+                }
+            }
+        }
+        Some(differing)
+    }
+
     pub(crate) fn cells(self) -> impl Iterator<Item = Cell<'a>> {
         (0..self.count()).map(move |index| self.cell(index))
     }
@@ -196,15 +292,17 @@ impl<'a> View<'a> {
         }
     }
 
+    #[inline]
     fn search(self, key: &[u8], first: usize) -> Result<usize, usize> {
         let count = self.count();
         if first >= count {
             return Err(first);
         }
+        self.prefetch_slots(count);
         let prefix_length = self.prefix_length();
         let head = head(key, prefix_length);
         let low = self.lower_bound(first, count, head);
-        let probe = self.key(low.min(count - 1));
+        let probe = self.key_at(low.min(count - 1));
         if prefix_length > 0 {
             // Heads only say something about keys that have the prefix.
             let shared = &key[..key.len().min(prefix_length)];
@@ -226,13 +324,14 @@ impl<'a> View<'a> {
     }
 
     /// The first index from `first` on whose head is not below `head`.
+    #[inline(always)]
     fn lower_bound(self, first: usize, count: usize, head: u32) -> usize {
         // Halving without a branch on the outcome: which half it is cannot be predicted.
         let mut base = first;
         let mut length = count - first;
         while length > 1 {
             let half = length / 2;
-            base = if self.head(base + half - 1) < head { base + half } else { base };
+            base = std::hint::select_unpredictable(self.head(base + half - 1) < head, base + half, base);
             length -= half;
         }
         base + usize::from(self.head(base) < head)
@@ -242,7 +341,7 @@ impl<'a> View<'a> {
         let (mut low, mut high) = (low, count);
         while low < high {
             let middle = low.midpoint(high);
-            let order = self.head(middle).cmp(&head).then_with(|| self.key(middle).cmp(key));
+            let order = self.head(middle).cmp(&head).then_with(|| self.key_at(middle).cmp(key));
             match order {
                 Ordering::Less => low = middle + 1,
                 Ordering::Greater => high = middle,
@@ -251,6 +350,42 @@ impl<'a> View<'a> {
         }
         Err(low)
     }
+}
+
+/// Some slots of a page.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct SlotSet([u64; SLOTS_MAX.div_ceil(64)]);
+
+impl SlotSet {
+    fn insert(&mut self, index: usize) {
+        self.0[index / 64] |= 1 << (index % 64);
+    }
+
+    /// The first slot of the set from `index` on; beyond all slots if there is none.
+    pub(crate) fn next_from(&self, index: usize) -> usize {
+        let mut word = index / 64;
+        let mut rest = self.0.get(word).copied().unwrap_or(0) & u64::MAX << (index % 64);
+        while rest == 0 {
+            word += 1;
+            match self.0.get(word) {
+                Some(next) => rest = *next,
+                None => return SLOTS_MAX,
+            }
+        }
+        word * 64 + rest.trailing_zeros() as usize
+    }
+}
+
+/// Asks the processor to bring a byte's cache line, if it knows how.
+#[inline(always)]
+fn prefetch(byte: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it reads nothing that the program could see.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(byte.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = byte;
 }
 
 /// Whether bytes that came from outside are a page that can be read without harm.

@@ -10,6 +10,9 @@ use crate::arena::Arena;
 use crate::error::Fault;
 use crate::page::View;
 
+/// Records whose cells are asked for in advance: as many as are handed out while memory answers.
+const AHEAD: usize = 6;
+
 /// Records of a range, with references that live as long as the version is borrowed.
 pub(crate) struct TreeCursor<'a> {
     arena: &'a Arena,
@@ -74,6 +77,7 @@ impl<'a> TreeCursor<'a> {
             self.start - 1
         };
         let leaf = self.leaf.expect("slots are of a leaf");
+        leaf.prefetch_cell(if self.reverse { index.wrapping_sub(AHEAD) } else { index + AHEAD });
         Ok(Some((leaf.key(index), resolve(self.arena, leaf.value(index))?)))
     }
 
@@ -103,6 +107,7 @@ impl<'a> TreeCursor<'a> {
     /// Takes a leaf with what is in the range, as far as the far end of the range says.
     fn enter(&mut self, leaf: View<'a>) {
         self.leaf = Some(leaf);
+        self.prefetch_neighbour();
         (self.start, self.end) = (0, leaf.count());
         let farthest = if self.reverse { 0 } else { leaf.count() - 1 };
         let (Bound::Included(far) | Bound::Excluded(far)) = &self.far else { return };
@@ -117,6 +122,15 @@ impl<'a> TreeCursor<'a> {
             (_, false) => self.end = found.unwrap_or_else(|index| index),
             (Bound::Included(_), true) => self.start = found.unwrap_or_else(|index| index),
             (_, true) => self.start = after(found),
+        }
+    }
+
+    /// Asks for the memory where the next leaf begins.
+    fn prefetch_neighbour(&self) {
+        let Some((branch, index)) = self.path.last() else { return };
+        let next = if self.reverse { index.wrapping_sub(1) } else { index + 1 };
+        if next < branch.count() {
+            self.arena.prefetch(branch.child(next));
         }
     }
 

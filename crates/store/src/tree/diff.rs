@@ -4,13 +4,16 @@
 //! next (the same page, of the same birth), it is skipped unseen; otherwise the higher one is opened, or of two equally
 //! high ones the one whose keys begin first. That is right for any two trees, and fast for relatives: what they share
 //! is shared as pages, and trees of different shape fall into step again at the next page that both have.
+//!
+//! A page that was copied and then changed mostly has the same slots as its original. Such a pair is compared as bytes,
+//! and only the slots whose cells differ are looked at on both sides.
 
 use std::cmp::Ordering;
 
 use super::{TreeRoot, resolve};
 use crate::arena::Arena;
 use crate::error::Fault;
-use crate::page::{ChildRef, Value, View};
+use crate::page::{ChildRef, SlotSet, Value, View};
 
 /// A key that two trees disagree about, with its value in each.
 pub(crate) type TreeDifference<'a> = (&'a [u8], Option<&'a [u8]>, Option<&'a [u8]>);
@@ -24,9 +27,18 @@ pub(crate) struct TreeDiff<'a> {
 
 /// What is left of a tree.
 struct Row<'a> {
-    /// Opened pages from the root down, with the slot that is next.
-    open: Vec<(View<'a>, usize, Low<'a>)>,
+    /// Opened pages from the root down.
+    open: Vec<Open<'a>>,
     next: Option<Item<'a>>,
+}
+
+struct Open<'a> {
+    view: View<'a>,
+    low: Low<'a>,
+    /// The slot that is next.
+    index: usize,
+    /// If the page is one of a pair, the slots that differ: the others are passed over.
+    differing: Option<SlotSet>,
 }
 
 /// The key from which on a page has records; `None` is below all keys.
@@ -77,10 +89,14 @@ impl<'a> TreeDiff<'a> {
                 }
                 // The higher one; of two equally high ones the one that begins first.
                 let order = new_level.cmp(&level).then_with(|| low.cmp(&new_low));
-                if order != Ordering::Greater {
+                if order == Ordering::Equal {
+                    let (view, new_view) = (arena.page(child)?, arena.page(new_child)?);
+                    let differing = view.differing_cells(new_view);
+                    self.old.open(view, low, differing);
+                    self.new.open(new_view, new_low, differing);
+                } else if order == Ordering::Less {
                     self.old.enter(arena, child, low)?;
-                }
-                if order != Ordering::Less {
+                } else {
                     self.new.enter(arena, new_child, new_low)?;
                 }
                 Ok(None)
@@ -149,18 +165,25 @@ impl<'a> Row<'a> {
 
     /// Opens the subtree that is next.
     fn enter(&mut self, arena: &'a Arena, child: ChildRef, low: Low<'a>) -> Result<(), Fault> {
-        self.open.push((arena.page(child)?, 0, low));
-        self.advance();
+        self.open(arena.page(child)?, low, None);
         Ok(())
+    }
+
+    fn open(&mut self, view: View<'a>, low: Low<'a>, differing: Option<SlotSet>) {
+        self.open.push(Open { view, low, index: 0, differing });
+        self.advance();
     }
 
     /// Goes on behind what is next.
     fn advance(&mut self) {
         self.next = None;
-        while let Some((view, index, low)) = self.open.last_mut() {
-            if *index < view.count() {
-                let at = *index;
-                *index += 1;
+        while let Some(Open { view, low, index, differing }) = self.open.last_mut() {
+            let at = match differing {
+                Some(differing) => differing.next_from(*index),
+                None => *index,
+            };
+            if at < view.count() {
+                *index = at + 1;
                 self.next = Some(if view.is_leaf() {
                     Item::Record { key: view.key(at), value: view.value(at) }
                 } else {

@@ -6,13 +6,18 @@ use super::{Displaced, TreeRoot, resolve};
 use crate::arena::Arena;
 use crate::draft::{EditError, Workspace};
 use crate::error::Fault;
-use crate::page::{BODY_BYTES, Body, Cell, ChildRef, Edit, PageBytes, SLOT_BYTES, Value, View, common_length};
+use crate::page::{
+    BODY_BYTES, Body, Cell, ChildRef, Edit, PageBytes, RUN_REF_BYTES, SLOT_BYTES, Value, View, common_length,
+};
 
 /// Bytes in use below which a page is joined with a neighbour.
 const SMALL_BYTES: usize = BODY_BYTES / 4;
 
 /// Bytes that two joined pages may use: with some to spare, so that the next insertion does not split them again.
 const JOINED_BYTES_MAX: usize = BODY_BYTES - BODY_BYTES / 8;
+
+/// Bytes that a record takes in a leaf besides its key and value, at most.
+const CELL_BYTES_MORE_MAX: usize = SLOT_BYTES + 2 + RUN_REF_BYTES;
 
 /// Sets the value of `key`. The bytes of a small value that was there are appended to `old`.
 pub(crate) fn put(
@@ -57,8 +62,12 @@ fn put_at(
         replaced = Some(present_run(present));
         displaced = take_value(work.arena(), present, old)?;
     }
-    // In the worst case every page on the way is copied and split, and a new root comes on top.
-    work.reserve(2 * path.len() + 1)?;
+    let (leaf, _) = path[path.len() - 1];
+    let copies = path.iter().filter(|(page, _)| !work.owns(*page)).count();
+    // In the worst case every page on the way is split, and a new root comes on top.
+    let room = BODY_BYTES - work.arena().page(leaf)?.used_bytes();
+    let splits = if CELL_BYTES_MORE_MAX + key.len() + value.len() <= room { 0 } else { path.len() + 1 };
+    work.reserve(copies + splits)?;
     let body = work.body(key, value)?;
     own(work, tree, path);
     let (leaf, index) = *path.last().expect("a tree has a leaf");
@@ -229,7 +238,8 @@ fn delete_at(
     let Some(present) = find(work.arena(), tree, key, path)? else { return Ok(Displaced::Nothing) };
     let run = present_run(present);
     let displaced = take_value(work.arena(), present, old)?;
-    work.reserve(path.len())?;
+    let copies = path.iter().filter(|(page, _)| !work.owns(*page)).count();
+    work.reserve(copies)?;
     own(work, tree, path);
     if let Some(run) = run {
         work.retire(run.id, run.pages(), run.birth);
