@@ -50,6 +50,9 @@ fn capitalised(word: String) -> String {
 }
 
 /// The language in which a field of that name, in snake case or camel case, could not be written.
+///
+/// Python is not among them: its generator adds an underscore instead, so that schemas that were
+/// written for languages without `from` and `in` stay valid.
 pub(crate) fn reserved_in(projected: &str) -> Option<&'static str> {
     let lists = [("Rust", RUST), ("C++", CPP), ("TypeScript", TYPESCRIPT), ("Zig", ZIG)];
     lists.into_iter().find(|(_, list)| list.split_whitespace().any(|word| word == projected)).map(|(name, _)| name)
@@ -60,6 +63,8 @@ pub(crate) fn is_reserved(language: crate::Language, name: &str) -> bool {
     let list = match language {
         crate::Language::Rust => RUST,
         crate::Language::TypeScript => TYPESCRIPT,
+        crate::Language::Cpp => CPP,
+        crate::Language::Python => PYTHON,
     };
     list.split_whitespace().any(|word| word == name)
 }
@@ -84,6 +89,9 @@ const ZIG: &str = "addrspace align allowzero and anyframe anytype asm break call
     else enum errdefer error export extern fn for if inline linksection noalias noinline nosuspend opaque or orelse \
     packed pub resume return struct suspend switch test threadlocal try union unreachable usingnamespace var volatile \
     while type void bool null undefined true false anyerror noreturn";
+
+const PYTHON: &str = "False None True and as assert async await break class continue def del elif else except finally for \
+    from global if import in is lambda nonlocal not or pass raise return try while with yield self";
 
 #[cfg(test)]
 mod tests {

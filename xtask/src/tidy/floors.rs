@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::process::{cargo, output};
 
 /// The floor of each crate; an edge may only go down. Crates of one floor know nothing of one another.
-const FLOORS: [(&str, u8); 15] = [
+const FLOORS: [(&str, u8); 16] = [
     ("tine-types", 0),
     ("tine-base", 0),
     ("tine-store", 1),
@@ -16,6 +16,7 @@ const FLOORS: [(&str, u8); 15] = [
     ("tine-msgpack", 0),
     ("tine-tables", 2),
     ("tine-idl", 2),
+    ("tine-ipc-c", 2),
     ("tine-module", 3),
     ("tine-query", 3),
     ("tine-host", 4),

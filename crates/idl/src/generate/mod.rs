@@ -5,6 +5,8 @@
 //! an underscore here.
 
 mod code;
+mod cpp;
+mod python;
 mod rust;
 mod typescript;
 
@@ -19,17 +21,23 @@ pub enum Language {
     Rust,
     /// TypeScript, on the npm package of `sdks/typescript`.
     TypeScript,
+    /// C++ 20, on the headers of `sdks/cpp`.
+    Cpp,
+    /// Python, on the package of `sdks/python`.
+    Python,
 }
 
 impl Language {
     /// All of them.
-    pub const ALL: [Language; 2] = [Language::Rust, Language::TypeScript];
+    pub const ALL: [Language; 4] = [Language::Rust, Language::TypeScript, Language::Cpp, Language::Python];
 
     /// Its name on command lines.
     pub fn name(self) -> &'static str {
         match self {
             Language::Rust => "rust",
             Language::TypeScript => "typescript",
+            Language::Cpp => "cpp",
+            Language::Python => "python",
         }
     }
 
@@ -38,6 +46,8 @@ impl Language {
         let extension = match self {
             Language::Rust => "rs",
             Language::TypeScript => "ts",
+            Language::Cpp => "hpp",
+            Language::Python => "py",
         };
         format!("{}.{extension}", snake_case(&schema.service))
     }
@@ -65,6 +75,8 @@ pub fn generate(schema: &Schema, language: Language) -> String {
     match language {
         Language::Rust => rust::generate(schema),
         Language::TypeScript => typescript::generate(schema),
+        Language::Cpp => cpp::generate(schema),
+        Language::Python => python::generate(schema),
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use tine_idl::{Language, Schema, generate};
 
 /// Pairs of a client and a server over one transport.
-pub const PAIRS: usize = 2 * 2 + 1;
+pub const PAIRS: usize = (4 + 3) + 4 + (4 + 3);
 
 /// How long a program may run; each does a few thousand calls.
 const RUN_LIMIT: Duration = Duration::from_secs(60);
@@ -25,6 +25,7 @@ pub struct Program {
     pub language: &'static str,
     pub serves: bool,
     command: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
     transports: &'static [&'static str],
 }
 
@@ -42,7 +43,7 @@ impl Program {
 
     fn start(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.command[0]);
-        command.args(&self.command[1..]).args(arguments);
+        command.args(&self.command[1..]).args(arguments).envs(self.environment.iter().cloned());
         command
     }
 
@@ -95,12 +96,28 @@ impl Drop for Running {
 
 /// Generates, compiles and returns all programs.
 pub fn build_all(folder: &Path) -> Vec<Program> {
-    vec![rust(), typescript(&folder.join("typescript"))]
+    let library = library();
+    vec![
+        rust(),
+        typescript(&folder.join("typescript")),
+        cpp(&folder.join("cpp"), &library),
+        python(&folder.join("python"), &library),
+    ]
+}
+
+/// Builds `libtine_ipc`, and returns its folder.
+fn library() -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(root()).args(["build", "--package", "tine-ipc-c"]);
+    run_within(cargo.env("CARGO_TARGET_DIR", target()), BUILD_LIMIT);
+    let folder = target().join("debug");
+    assert!(folder.join("libtine_ipc.so").exists(), "cargo built no library");
+    folder
 }
 
 fn rust() -> Program {
     let command = vec![env!("CARGO_BIN_EXE_tine-idl-tests").into()];
-    Program { language: "rust", serves: true, command, transports: &["sock", "shm"] }
+    Program { language: "rust", serves: true, command, environment: Vec::new(), transports: &["sock", "shm"] }
 }
 
 /// Compiles the package and the program with the type checker at its strictest.
@@ -124,7 +141,34 @@ fn typescript(folder: &Path) -> Program {
     fs::write(folder.join("tsconfig.json"), TSCONFIG).expect("it can be written");
     tsc(&[Path::new("-p"), folder]);
     let command = vec!["node".into(), folder.join("out/echo.js").into()];
-    Program { language: "typescript", serves: true, command, transports: &["sock"] }
+    Program { language: "typescript", serves: true, command, environment: Vec::new(), transports: &["sock"] }
+}
+
+/// Compiles with every warning an error: the headers are part of other people's programs.
+fn cpp(folder: &Path, library: &Path) -> Program {
+    write_generated(Language::Cpp, &folder.join("generated"));
+    let program = folder.join("echo");
+    let mut compiler = Command::new("g++");
+    compiler.args(["-std=c++20", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]);
+    compiler.arg("-I").arg(root().join("sdks/cpp/include")).arg("-I").arg(root().join("crates/ipc-c/include"));
+    compiler.arg("-I").arg(folder).arg(programs().join("cpp/echo.cpp")).arg("-o").arg(&program);
+    compiler.arg("-L").arg(library).arg("-ltine_ipc").arg("-pthread");
+    run_within(&mut compiler, BUILD_LIMIT);
+    let environment = vec![("LD_LIBRARY_PATH", library.into())];
+    Program { language: "cpp", serves: true, command: vec![program.into()], environment, transports: &["sock", "shm"] }
+}
+
+fn python(folder: &Path, library: &Path) -> Program {
+    write_generated(Language::Python, &folder.join("generated"));
+    let program = folder.join("echo.py");
+    fs::copy(programs().join("python/echo.py"), &program).expect("it can be copied");
+    let environment = vec![
+        ("TINE_IPC_LIBRARY", library.join("libtine_ipc.so").into()),
+        ("PYTHONPATH", root().join("sdks/python").into()),
+        ("PYTHONDONTWRITEBYTECODE", "1".into()),
+    ];
+    let command = vec!["python3".into(), program.into()];
+    Program { language: "python", serves: false, command, environment, transports: &["sock", "shm"] }
 }
 
 const TSCONFIG: &str = r#"{
