@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     Plan, bundle, dev,
-    load::{Caller, Work},
+    load::{Caller, Work, connect},
     peers,
     report::{Case, Reporter, Target, median},
     server::Server,
@@ -26,6 +26,13 @@ const ROWS_PER_CALLER: u64 = 1 << 32;
 const SPARE_PAUSE: Duration = Duration::from_millis(25);
 /// Forks whose instances are counted and weighed.
 const INSTANCES: usize = 32;
+
+/// Clients that are connected and do nothing while their memory is weighed.
+const IDLE_CLIENTS: usize = 1_000;
+/// Clients connected before, so that what all share is there already.
+const IDLE_CLIENTS_BEFORE: usize = 50;
+/// Time in which buffers of the handshake go back.
+const IDLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Values of all rounds of each case.
 #[derive(Default)]
@@ -82,6 +89,7 @@ pub async fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
         case("fork_first_call_us", "us", &first_call_us, None, Target::AtMost(300.0)),
         case("instance_load_ms", "ms", &[instances.load_ms], None, Target::AtMost(6.0)),
         case("dev_reload_ms", "ms", &reload_ms, None, Target::AtMost(1_000.0)),
+        case("idle_sdk_client_kb", "kB", &[weigh_idle_clients(plan).await?], None, Target::AtMost(60.0)),
         case("instance_memory_mb", "MB", &[instances.memory_mb], None, Target::AtMost(3.0)),
     ];
     for case in cases {
@@ -226,4 +234,29 @@ async fn weigh_instances(plan: &Plan) -> anyhow::Result<Instances> {
     ensure!(loaded >= INSTANCES as f64 / 2.0, "only {loaded} instances were loaded for {INSTANCES} forks");
     server.stop()?;
     Ok(Instances { load_ms: load_ns / loaded / 1e6, memory_mb: bytes / 1e6 })
+}
+
+/// What an idle client keeps resident in the server, in kB: connected as the npm SDK connects, with one subscription of its own and
+/// one that all share.
+async fn weigh_idle_clients(plan: &Plan) -> anyhow::Result<f64> {
+    let server = Server::start(&plan.binary)?;
+    server.publish("bench")?;
+    server.http().call("bench", "insert", &json!([0, "a row", 0]))?;
+    let mut clients = Vec::with_capacity(IDLE_CLIENTS_BEFORE + IDLE_CLIENTS);
+    let mut resident_before = 0;
+    for number in 0..IDLE_CLIENTS_BEFORE + IDLE_CLIENTS {
+        if number == IDLE_CLIENTS_BEFORE {
+            tokio::time::sleep(IDLE_PAUSE).await;
+            resident_before = server.resident_bytes()?;
+        }
+        let mut client = connect(&server, "bench", true).await?;
+        client.subscribe(1, &["SELECT * FROM item WHERE id < 10"]).await?;
+        client.subscribe(2, &[&format!("SELECT * FROM item WHERE id = {}", number + 1_000)]).await?;
+        clients.push(client);
+    }
+    tokio::time::sleep(IDLE_PAUSE).await;
+    let grown = server.resident_bytes()?.saturating_sub(resident_before);
+    drop(clients);
+    server.stop()?;
+    Ok(grown as f64 / IDLE_CLIENTS as f64 / 1e3)
 }

@@ -11,8 +11,8 @@ use tine_module::{
 use tine_query::{Catalog, RowRules};
 use tine_tables::{COLUMNS_MAX, ColumnId, ColumnSchema, DatabaseSchema};
 use tine_types::AlgebraicType;
-use tine_types::ProductType;
 use tine_types::module_def::{HttpMethod, LifecycleEvent, MethodOrAny, ModuleDef, ViewDef, Visibility};
+use tine_types::{ProductType, ProductTypeElement};
 
 use crate::HostError;
 use crate::instances::SpareKey;
@@ -173,6 +173,29 @@ impl ActiveModule {
     /// The tables of the version the module runs on.
     pub fn schema(&self) -> &Arc<DatabaseSchema> {
         &self.schema
+    }
+
+    /// The parameters of a reducer or procedure, by its canonical or source name.
+    pub fn parameters(&self, function: &str) -> Option<&ProductType> {
+        let reducer = self.reducers.get(function).map(|reducer| &reducer.parameters);
+        reducer.or_else(|| Some(&self.procedures.get(function)?.parameters))
+    }
+
+    /// What a procedure returns, by its canonical or source name.
+    pub fn return_type(&self, procedure: &str) -> Option<&AlgebraicType> {
+        Some(&self.procedures.get(procedure)?.return_type)
+    }
+
+    /// The type of the rows that messages hold under this canonical name of a table, view or system table.
+    pub fn row_type(&self, table: &str) -> Option<ProductType> {
+        if let Some(table) = self.schema.table_named(table) {
+            return Some(table.row_type.clone());
+        }
+        if let Some(view) = self.view_named(table) {
+            let elements = view.columns.iter().map(|column| ProductTypeElement::named(&column.name, column.ty.clone()));
+            return Some(ProductType { elements: elements.collect() });
+        }
+        crate::system::schemas().iter().find(|system| *system.name == *table).map(|table| table.row_type.clone())
     }
 
     /// The row-level security rules, each with what stands before the names of its tables.

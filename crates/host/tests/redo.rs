@@ -314,7 +314,11 @@ fn history_tells_what_happened_on_the_way_to_a_fork() {
     assert_eq!((copy[7].lsn, copy[7].failure.as_deref()), (None, Some("TN0623")));
     assert_eq!(list("db", false).len(), 8, "the parent goes on");
     let report = setup.host.verify("db@copy", &actor(), &VerifyRequest::default(), &mut |_| ControlFlow::Continue(()));
-    assert_eq!(report.map(|report| (report.calls, report.differences)).ok(), Some((7, 0)), "with what its parent did before");
+    assert_eq!(
+        report.map(|report| (report.calls, report.differences)).ok(),
+        Some((7, 0)),
+        "with what its parent did before"
+    );
     let ephemeral = ForkRequest { name: "gone".to_owned(), ephemeral: true, ..Default::default() };
     setup.host.fork_create("db", &actor(), &ephemeral).expect("forked");
     let refused = setup.host.history("db@gone", &actor(), &HistoryRequest::default());

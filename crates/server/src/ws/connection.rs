@@ -35,6 +35,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::close::{Answer, Violation, host_close_frame};
 use super::handshake::Protocol;
+use super::json::JsonSession;
 use super::outbox::{Ending, Outbox, weight};
 use super::payload::PayloadWriter;
 use super::timers::{Timeout, Timers};
@@ -83,6 +84,8 @@ pub(crate) struct ConnectionTask<S> {
     durable_abandoned: bool,
     waits_for_durable: bool,
     writer: PayloadWriter,
+    /// Present when the client speaks JSON.
+    json: Option<Box<JsonSession>>,
     /// Frames were handed to the socket and not flushed.
     unflushed: bool,
     timers: Timers,
@@ -115,11 +118,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
             durable_abandoned: false,
             waits_for_durable: false,
             writer: PayloadWriter::new(protocol),
+            json: None,
             unflushed: false,
             timers,
             metrics: shared.metrics.clone(),
             shared,
         }
+    }
+
+    /// The same connection, for a client that speaks JSON if there is a session for that.
+    pub fn speaking(mut self, json: Option<JsonSession>) -> Self {
+        self.json = json.map(Box::new);
+        self
     }
 
     /// Serves the connection to its end.
@@ -194,7 +204,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
                     ending = self.decode(&payload).err();
                 }
                 Poll::Ready(Some(Ok(Message::Close(_)))) => ending = Some(Violation::Closed),
-                Poll::Ready(Some(Ok(Message::Text(_)))) => ending = Some(Violation::Text),
+                Poll::Ready(Some(Ok(Message::Text(text)))) => {
+                    bytes += text.len();
+                    ending = self.decode_text(&text).err();
+                }
                 Poll::Ready(Some(Ok(_))) => self.unflushed = true,
                 Poll::Ready(Some(Err(error))) => ending = Some(Violation::Socket(error)),
                 Poll::Ready(None) => ending = Some(Violation::Gone),
@@ -213,8 +226,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
         true
     }
 
+    fn decode_text(&mut self, text: &str) -> Result<(), Violation> {
+        let json = self.json.as_mut().ok_or(Violation::Text)?;
+        json.decode(text, &mut self.inbound).map_err(Violation::Malformed)
+    }
+
     /// Decodes the messages of one payload into `inbound`; those before a bad one stay there.
     fn decode(&mut self, payload: &Bytes) -> Result<(), Violation> {
+        if self.json.is_some() {
+            return Err(Violation::Malformed("binary messages are not part of this protocol".to_owned()));
+        }
         if payload.is_empty() {
             return Err(Violation::Malformed("empty payload".to_owned()));
         }
@@ -350,7 +371,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
         let mut bytes = 0;
         while self.writer.has_room() {
             let Some(delivery) = self.next_deliverable() else { break };
-            self.writer.push(&delivery.message);
+            match &mut self.json {
+                None => self.writer.push(&delivery.message),
+                Some(json) => {
+                    if let Some(text) = json.encode(&delivery.message) {
+                        self.writer.push_text(text);
+                    }
+                }
+            }
             messages += 1;
             bytes += weight(&delivery.message);
         }

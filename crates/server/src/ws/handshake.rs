@@ -21,16 +21,19 @@ pub(crate) enum Protocol {
     V3,
     /// One message in a WebSocket message.
     V2,
+    /// One JSON message in a text message, of an older protocol.
+    V1Json,
 }
 
 impl Protocol {
-    const PREFERENCE: [Protocol; 2] = [Protocol::V3, Protocol::V2];
+    const PREFERENCE: [Protocol; 3] = [Protocol::V3, Protocol::V2, Protocol::V1Json];
 
     /// Name in `Sec-WebSocket-Protocol`.
     pub fn name(self) -> &'static str {
         match self {
             Protocol::V3 => "v3.bsatn.spacetimedb",
             Protocol::V2 => "v2.bsatn.spacetimedb",
+            Protocol::V1Json => "v1.json.spacetimedb",
         }
     }
 }
@@ -77,13 +80,15 @@ pub(crate) struct SubscribeParameters {
     pub token: Option<String>,
     /// `None` = the server chooses.
     pub connection_id: Option<ConnectionId>,
-    /// `None` = the default of the fork.
+    /// `None` = the default of the protocol and the fork.
     pub confirmed: Option<bool>,
+    /// Updates without what is known of their transaction; for the JSON protocol.
+    pub light: bool,
 }
 
 impl SubscribeParameters {
-    /// Reads and validates the query. `compression` and `light` are validated and otherwise ignored:
-    /// payloads are never compressed and `light` concerns an older protocol only.
+    /// Reads and validates the query. `compression` is validated and otherwise ignored: a client that decompresses beside its other
+    /// work, as the TypeScript SDK does, could take messages out of order.
     pub fn parse(parameters: &Parameters) -> Result<SubscribeParameters, RequestError> {
         let connection_id = match parameters.get("connection_id") {
             None => None,
@@ -96,11 +101,11 @@ impl SubscribeParameters {
         if !matches!(parameters.get("compression"), None | Some("None" | "Gzip" | "Brotli")) {
             return Err(RequestError::BadParameter { name: "compression", expected: "None, Gzip or Brotli" });
         }
-        parameters.boolean("light")?;
         Ok(SubscribeParameters {
             token: parameters.get("token").map(str::to_owned),
             connection_id,
             confirmed: parameters.boolean("confirmed")?,
+            light: parameters.boolean("light")?.unwrap_or(false),
         })
     }
 }
@@ -133,12 +138,14 @@ mod tests {
     #[test]
     fn the_servers_order_of_protocols_wins() {
         let v3 = Some(Protocol::V3);
-        let cases: [(&[&str], Option<Protocol>); 7] = [
+        let cases: [(&[&str], Option<Protocol>); 9] = [
             (&["v3.bsatn.spacetimedb, v2.bsatn.spacetimedb"], v3),
             (&["v2.bsatn.spacetimedb, v3.bsatn.spacetimedb"], v3),
             (&["v2.bsatn.spacetimedb", "v3.bsatn.spacetimedb"], v3),
             (&["v2.bsatn.spacetimedb"], Some(Protocol::V2)),
-            (&["v1.bsatn.spacetimedb, v1.json.spacetimedb"], None),
+            (&["v1.json.spacetimedb, v2.bsatn.spacetimedb"], Some(Protocol::V2)),
+            (&["v1.bsatn.spacetimedb, v1.json.spacetimedb"], Some(Protocol::V1Json)),
+            (&["v1.bsatn.spacetimedb"], None),
             (&["v3"], None),
             (&[], None),
         ];
@@ -177,7 +184,7 @@ mod tests {
         assert_eq!(parsed.connection_id.unwrap().to_hex(), id);
         assert_eq!(parsed.confirmed, Some(false));
         let none = SubscribeParameters::parse(&Parameters::parse("").unwrap()).unwrap();
-        assert_eq!(none, SubscribeParameters { token: None, connection_id: None, confirmed: None });
+        assert_eq!(none, SubscribeParameters { token: None, connection_id: None, confirmed: None, light: false });
         let bad = [
             "compression=gzip",
             "compression=",

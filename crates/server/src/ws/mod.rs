@@ -3,6 +3,7 @@
 mod close;
 mod connection;
 mod handshake;
+mod json;
 mod outbox;
 mod payload;
 mod timers;
@@ -25,6 +26,7 @@ use tracing::Instrument as _;
 
 use self::connection::ConnectionTask;
 use self::handshake::{Handshake, Protocol, SubscribeParameters};
+use self::json::JsonSession;
 use self::timers::Timers;
 use crate::error::RequestError;
 use crate::http::Identified;
@@ -40,6 +42,7 @@ struct Subscription {
     fork: ForkHandle,
     client: ClientInfo,
     protocol: Protocol,
+    is_light: bool,
     permit: Arc<ConnectionPermit>,
 }
 
@@ -68,11 +71,13 @@ pub(crate) async fn subscribe(
             connection_id: parameters.connection_id.unwrap_or_else(|| shared.auth.random_connection_id()),
             token: caller.token.clone(),
             jwt_payload: Some(caller.jwt_payload.clone()),
-            confirmed: parameters.confirmed,
+            // The older protocol does not wait unless asked.
+            confirmed: parameters.confirmed.or((handshake.protocol == Protocol::V1Json).then_some(false)),
         },
         shared,
         fork,
         protocol: handshake.protocol,
+        is_light: parameters.light,
         permit,
     };
     let span = tracing::info_span!("client", database = name, identity = %caller.identity);
@@ -120,6 +125,7 @@ impl Subscription {
         let _registered = self.shared.register_client(outbox.clone());
         let confirmed = self.client.confirmed.unwrap_or(true);
         let durable = confirmed.then(|| self.fork.durability());
+        let json = (self.protocol == Protocol::V1Json).then(|| JsonSession::new(self.fork.clone(), self.is_light));
         let connected = self.shared.stalls.watch(|| self.fork.connect(self.client, outbox.clone()));
         let session = match connected {
             Ok(session) => session,
@@ -127,7 +133,8 @@ impl Subscription {
         };
         let timers = Timers::new(limits, Instant::now());
         let shared = self.shared.clone();
-        ConnectionTask::new(socket, self.protocol, session, outbox, durable, timers, shared).run().await;
+        let task = ConnectionTask::new(socket, self.protocol, session, outbox, durable, timers, shared);
+        task.speaking(json).run().await;
         drop(self.permit);
     }
 }

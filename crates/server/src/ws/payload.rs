@@ -44,7 +44,14 @@ impl PayloadWriter {
         match self.protocol {
             Protocol::V2 => self.packing.is_empty(),
             Protocol::V3 => self.packing.len() < BATCH_BYTES_MAX,
+            Protocol::V1Json => true,
         }
+    }
+
+    /// Adds a message that is text already. Only while [`Self::has_room`], and not empty.
+    pub fn push_text(&mut self, text: String) {
+        assert!(self.has_room() && !text.is_empty());
+        self.cutting = Bytes::from(text);
     }
 
     /// Adds a message. Only while [`Self::has_room`].
@@ -67,12 +74,17 @@ impl PayloadWriter {
         if self.cutting.is_empty() {
             self.seal()?;
         }
-        if !self.begun && self.cutting.len() <= FRAGMENT_BYTES_MAX {
+        let is_text = self.protocol == Protocol::V1Json;
+        if !self.begun && !is_text && self.cutting.len() <= FRAGMENT_BYTES_MAX {
             return Some(Message::Binary(std::mem::take(&mut self.cutting)));
         }
         let fragment = self.cutting.split_to(self.cutting.len().min(FRAGMENT_BYTES_MAX));
         let is_last = self.cutting.is_empty();
-        let code = if self.begun { Data::Continue } else { Data::Binary };
+        let code = match (self.begun, is_text) {
+            (true, _) => Data::Continue,
+            (false, true) => Data::Text,
+            (false, false) => Data::Binary,
+        };
         self.begun = !is_last;
         Some(Message::Frame(Frame::message(fragment, OpCode::Data(code), is_last)))
     }
