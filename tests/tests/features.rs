@@ -147,7 +147,10 @@ async fn views_of_a_bundle_are_followed() {
     assert_eq!(sql("features", joined), [r#"["Ada"]"#, r#"["Cid"]"#]);
     tokio::task::block_in_place(|| setup.client.create_fork("features", "exp", true)).expect("forked");
     let mut there = setup.connect("features@exp").await;
-    assert_eq!(of(&there.subscribe(1, &["SELECT * FROM strong_players"]).await.expect("applied"), 4), ["Ada", "Ben", "Cid"]);
+    assert_eq!(
+        of(&there.subscribe(1, &["SELECT * FROM strong_players"]).await.expect("applied"), 4),
+        ["Ada", "Ben", "Cid"]
+    );
     tokio::task::block_in_place(|| setup.client.call("features@exp", "train", &json!([1, 1]))).expect("trained");
     assert_eq!(update(&mut there, 4).await, ["-Ada"]);
     assert_eq!(sql("features", "SELECT name FROM strong_players WHERE id = 1"), [r#"["Ada"]"#]);
@@ -168,7 +171,8 @@ async fn names_indexes_events_and_hooks_of_a_bundle_are_those_it_declares() {
     assert_eq!(update(&mut listener, 0).await, ["!hello"]);
     call("shout", json!(["again"]));
     assert_eq!(update(&mut listener, 0).await, ["!again"]);
-    let refused = tokio::task::block_in_place(|| setup.client.call("features", "whoAmI", &json!([])).expect_err("it throws"));
+    let refused =
+        tokio::task::block_in_place(|| setup.client.call("features", "whoAmI", &json!([])).expect_err("it throws"));
     assert_eq!(refused.to_string(), "false localhost true");
     let logged = tokio::task::block_in_place(|| setup.client.logs("features", None)).expect("a log");
     assert!(logged.iter().any(|record| record.message.starts_with("claims: ")), "the timer's line");
@@ -178,7 +182,8 @@ async fn names_indexes_events_and_hooks_of_a_bundle_are_those_it_declares() {
     call("enter", json!([5, "banned", 1]));
     let options = ConnectOptions::new(setup.server.url(), "features").with_token(&setup.token);
     assert!(Connection::connect(options).await.is_err(), "its hook refuses the client");
-    let refused = tokio::task::block_in_place(|| setup.client.call("features", "shout", &json!(["x"])).expect_err("refused"));
+    let refused =
+        tokio::task::block_in_place(|| setup.client.call("features", "shout", &json!(["x"])).expect_err("refused"));
     assert_eq!((refused.status(), refused.to_string()), (Some(403), "you are banned".to_owned()));
 }
 
@@ -212,7 +217,10 @@ fn schedules_of_a_bundle_keep_and_delete_their_rows_as_they_should() {
     wait::until_true("the chore", || setup.notes().contains(&r#"["chore true 200 pong features"]"#.to_owned()));
     setup.call("setChore", json!(["http://127.0.0.1:1/"]));
     wait::until_true("the refused one", || {
-        setup.notes().iter().any(|note| note.starts_with(r#"["chore true true requests to http://127.0.0.1 are not allowed"#))
+        setup
+            .notes()
+            .iter()
+            .any(|note| note.starts_with(r#"["chore true true requests to http://127.0.0.1 are not allowed"#))
     });
 
     // A fork is quiet: it neither rings nor sends.
@@ -240,7 +248,9 @@ async fn a_bundle_uses_modules_within_modules() {
     let sql = |text: &str| tokio::task::block_in_place(|| setup.sql("features", text));
     assert_eq!(sql("SELECT value FROM lib.inner.deep"), ["[7]"]);
     tokio::task::block_in_place(|| {
-        wait::until_true("the library's schedule", || setup.sql("features", "SELECT id FROM lib.entry WHERE text = 'ticked'").len() == 2);
+        wait::until_true("the library's schedule", || {
+            setup.sql("features", "SELECT id FROM lib.entry WHERE text = 'ticked'").len() == 2
+        });
     });
     assert_eq!(sql("SELECT COUNT(*) AS n FROM lib.quiet"), ["[5]"]);
     assert_eq!(call("lib.countEntries", json!([])), json!(6));

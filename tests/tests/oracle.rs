@@ -39,7 +39,12 @@ fn run(seed: u64, schema: &Schema, program: Vec<u8>, calls: usize) {
         succeeded += expected.iter().filter(|is_ok| **is_ok).count();
         let answers = session.call(schema, &made);
         for ((call, expected), answer) in made.iter().zip(&expected).zip(&answers) {
-            assert_eq!(*expected, answer.is_ok(), "seed {seed}, batch {batch}: {call:?} answered {answer:?}\n{}", schema.source());
+            assert_eq!(
+                *expected,
+                answer.is_ok(),
+                "seed {seed}, batch {batch}: {call:?} answered {answer:?}\n{}",
+                schema.source()
+            );
         }
         for (name, rows) in model.relations(schema) {
             let seen = session.rows(&name);

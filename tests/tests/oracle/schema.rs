@@ -200,7 +200,9 @@ impl Table {
         };
         let columns: Vec<String> = self.types.iter().enumerate().map(column).collect();
         let pair = self.pair.map_or(String::new(), |(first, second)| {
-            format!(", indexes: [{{ accessor: \"both\", algorithm: \"btree\", columns: [\"c{first}\", \"c{second}\"] }}]")
+            format!(
+                ", indexes: [{{ accessor: \"both\", algorithm: \"btree\", columns: [\"c{first}\", \"c{second}\"] }}]"
+            )
         });
         writeln!(out, "const {name} = table({{ public: true{pair} }}, {{ {} }});", columns.join(", ")).expect("text");
     }
@@ -282,8 +284,12 @@ impl Schema {
         let mut text = "import { SenderError, schema, t, table } from \"spacetimedb/server\";\n".to_owned();
         let names: Vec<String> = (0..self.tables.len()).map(|place| format!("t{place}")).collect();
         self.tables.iter().zip(&names).for_each(|(table, name)| table.source(name, &mut text));
-        writeln!(text, "const db = schema({{ {} }}, {{ CASE_CONVERSION_POLICY: {{ tag: \"None\" }} }});\nexport default db;", names.join(", "))
-            .expect("text");
+        writeln!(
+            text,
+            "const db = schema({{ {} }}, {{ CASE_CONVERSION_POLICY: {{ tag: \"None\" }} }});\nexport default db;",
+            names.join(", ")
+        )
+        .expect("text");
         self.tables.iter().zip(&names).for_each(|(table, name)| table.functions(name, &mut text));
         text
     }
@@ -303,9 +309,7 @@ impl Schema {
             55..=62 => Action::Either(first, second),
             63..=76 if table.has_key => Action::Update(first),
             77..=88 if table.has_key => Action::Erase(first[0].clone()),
-            89..=99 if table.index.is_some() => {
-                Action::Drop(first[table.index.expect("it has one").column].clone())
-            }
+            89..=99 if table.index.is_some() => Action::Drop(first[table.index.expect("it has one").column].clone()),
             _ => Action::Insert(first),
         };
         Call { table: place, action }
@@ -336,7 +340,8 @@ impl Schema {
 
     /// The names that a client follows.
     pub fn relations(&self) -> Vec<String> {
-        let names = (0..self.tables.len()).map(|place| [format!("t{place}"), format!("rows_t{place}"), format!("query_t{place}")]);
+        let names = (0..self.tables.len())
+            .map(|place| [format!("t{place}"), format!("rows_t{place}"), format!("query_t{place}")]);
         names.flatten().collect()
     }
 }

@@ -24,7 +24,10 @@ struct Inbox {
 
 impl ClientSink for Inbox {
     fn deliver(&self, messages: &mut Vec<Delivery>) {
-        self.messages.lock().expect("no panic under the lock").extend(messages.drain(..).map(|delivery| delivery.message));
+        self.messages
+            .lock()
+            .expect("no panic under the lock")
+            .extend(messages.drain(..).map(|delivery| delivery.message));
         self.came.notify_all();
     }
     fn close(&self, reason: CloseReason) {
