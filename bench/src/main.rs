@@ -76,6 +76,8 @@ enum Suite {
     Lanes,
     /// The store as a library, beside maps and embedded databases
     Store,
+    /// Local calls over sockets and shared memory, against bare ones and iceoryx2
+    Ipc,
     /// All of them
     All,
 }
@@ -97,7 +99,11 @@ fn main() -> anyhow::Result<()> {
         eprintln!("warning: this driver was built without optimisation; its own cost will show. Use --release.");
     }
     raise_file_limit();
-    let binary = Binary::find(arguments.server_binary, arguments.scratch)?;
+    let binary = match (arguments.suite, arguments.server_binary) {
+        // Measures a library: no server is needed, and none is built.
+        (Suite::Ipc, None) => Binary::find(Some(std::env::current_exe()?), arguments.scratch)?,
+        (_, given) => Binary::find(given, arguments.scratch)?,
+    };
     let plan = Plan { rounds: arguments.rounds, round: Duration::from_millis(arguments.round_ms), binary };
     let mut reporter = Reporter::new(arguments.json);
     reporter.conditions(&conditions::describe(&plan.binary.scratch()));
@@ -118,6 +124,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wants(Suite::Store) {
             suites::store::run(&plan, &mut reporter)?;
+        }
+        if wants(Suite::Ipc) {
+            suites::ipc::run(&plan, &mut reporter)?;
         }
         anyhow::Ok(())
     })?;

@@ -110,7 +110,7 @@ fn not_this(text: &str) -> HandshakeError {
 }
 
 fn flags(completion_order: bool, shared_memory: bool) -> u32 {
-    u32::from(completion_order) * FLAG_COMPLETION_ORDER | u32::from(shared_memory) * FLAG_SHARED_MEMORY
+    (u32::from(completion_order) * FLAG_COMPLETION_ORDER) | (u32::from(shared_memory) * FLAG_SHARED_MEMORY)
 }
 
 impl Hello {

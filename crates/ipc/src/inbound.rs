@@ -285,13 +285,11 @@ mod tests {
         bytes
     }
 
+    /// Frames; those without a payload were too large.
+    type Decoded = Vec<(Header, Option<Vec<u8>>)>;
+
     /// Decodes everything; every third frame pauses.
-    fn decode(
-        framing: Framing,
-        bytes: &[u8],
-        sizes: Vec<usize>,
-        payload_bytes_max: u32,
-    ) -> Result<Vec<(Header, Option<Vec<u8>>)>, String> {
+    fn decode(framing: Framing, bytes: &[u8], sizes: Vec<usize>, payload_bytes_max: u32) -> Result<Decoded, String> {
         let mut inbound = Inbound::new(framing, payload_bytes_max);
         let mut scratch = Scratch::new();
         let mut source = Pieces { bytes, sizes, turn: 0 };

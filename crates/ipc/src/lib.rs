@@ -19,12 +19,15 @@ mod frame;
 mod handshake;
 mod inbound;
 mod link;
+#[cfg(test)]
+mod models;
 mod outbound;
 mod path;
 mod queue;
 mod region;
 mod ring;
 mod server;
+mod spawn;
 mod sync;
 pub mod typed;
 
@@ -45,4 +48,5 @@ pub use server::stream::StreamSender;
 pub use server::{
     ConnectionEvent, ConnectionId, Handler, ListenOptions, MESSAGE_BYTES_MAX, PeerPolicy, ReactorOptions, Request,
 };
+pub use spawn::Service;
 pub use tine_base::descriptors::PeerCredentials;

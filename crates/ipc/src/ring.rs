@@ -139,6 +139,12 @@ impl Producer {
         unsafe { self.place.control.as_ref() }
     }
 
+    /// What only a hostile producer does.
+    #[cfg(test)]
+    pub fn lie_about_tail(&self, tail: u32) {
+        self.control().tail.0.store(tail, Ordering::SeqCst);
+    }
+
     fn known_free(&self) -> u32 {
         self.place.capacity_bytes - self.tail.wrapping_sub(self.head)
     }
@@ -237,6 +243,12 @@ impl Consumer {
     fn control(&self) -> &Control {
         // SAFETY: `new` demands a live `Control`; it consists of atomics, which other processes may write.
         unsafe { self.place.control.as_ref() }
+    }
+
+    /// What only a hostile consumer does.
+    #[cfg(test)]
+    pub fn lie_about_head(&self, head: u32) {
+        self.control().head.0.store(head, Ordering::SeqCst);
     }
 
     /// Bytes that can be read now.

@@ -1,6 +1,7 @@
 //! The serving side: options, what a service implements, and what it is told.
 
 pub(crate) mod connection;
+pub(crate) mod exchange;
 pub(crate) mod reactor;
 pub(crate) mod responder;
 pub(crate) mod stream;

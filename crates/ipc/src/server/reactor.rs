@@ -20,7 +20,8 @@ use tine_base::descriptors::{PeerCredentials, peer_credentials};
 use tine_base::event::Event;
 use tine_base::spin::AdaptiveSpin;
 
-use super::connection::{Connection, Pass, Service};
+use super::connection::Connection;
+use super::exchange::{Pass, Service};
 use super::responder::{Inline, Message, Shared};
 use super::{ConnectionEvent, ConnectionId, Handler, ListenOptions, ReactorOptions};
 use crate::error::{CloseReason, HandshakeError, ListenError, ReactorError};
@@ -340,7 +341,7 @@ impl Reactor {
             connection.state.interest = interest;
         }
         if connection.has_rings() {
-            if !connection.state.hot && !(connection.state.armed && !connection.wants_space()) {
+            if !connection.state.hot && (!connection.state.armed || connection.wants_space()) {
                 connection.state.hot = true;
                 self.hot.push((id, 0));
             }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod raw;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
