@@ -52,6 +52,7 @@ pub fn run(long: bool) -> anyhow::Result<()> {
     count.add(tidy.is_ok());
 
     install_packages()?;
+    install_bucket_server()?;
     // The binary under test first: tests must not wait for a build, and it is what users run.
     process::run(&mut cargo(&["build", "--release", "--package", "tine"]))?;
     let units = ["test", "--workspace", "--exclude", "tine-tests", "--no-fail-fast"];
@@ -103,6 +104,28 @@ fn install_packages() -> anyhow::Result<()> {
     process::run(install.current_dir(&folder))?;
     fs::write(&installed, wanted).context("cannot note what was installed")
 }
+
+/// Installs a server of the S3 protocol, against which images in buckets are tested, into `target/moto`.
+fn install_bucket_server() -> anyhow::Result<()> {
+    let folder = target().join("moto");
+    let installed = folder.join("installed");
+    if fs::read_to_string(&installed).is_ok_and(|found| found == BUCKET_SERVER) {
+        return Ok(());
+    }
+    if !exists("python3") {
+        println!("test: there is no python3; the tests of images in buckets will be skipped");
+        return Ok(());
+    }
+    fs::create_dir_all(target())?;
+    let name = folder.to_string_lossy();
+    process::run(&mut command("python3", &["-m", "venv", &name]))?;
+    let pip = folder.join("bin/pip");
+    process::run(&mut command(&pip.to_string_lossy(), &["install", "--quiet", BUCKET_SERVER]))?;
+    fs::write(&installed, BUCKET_SERVER).context("cannot note what was installed")
+}
+
+/// PyPI's name of that server, in the version that was tested.
+const BUCKET_SERVER: &str = "moto[server]==5.2.5";
 
 /// The lock file of the npm packages.
 const LOCK_FILE: &str = "package-lock.json";

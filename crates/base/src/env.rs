@@ -56,6 +56,15 @@ pub trait Env: Send + Sync + 'static {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// A file without a name in a directory, which is gone when it is closed: for memory mappings, so one of the
+    /// operating system's.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] in an environment without such files.
+    fn open_unnamed(&self, _directory: &Path) -> io::Result<std::fs::File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Creates a directory and its missing parents.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 

@@ -174,6 +174,10 @@ impl Env for FaultEnv {
         Ok(Box::new(FaultFile { inner: self.inner.open_direct(path)?, env: self.clone(), direct: true }))
     }
 
+    fn open_unnamed(&self, directory: &Path) -> io::Result<std::fs::File> {
+        self.inner.open_unnamed(directory)
+    }
+
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.inner.create_dir_all(path)
     }

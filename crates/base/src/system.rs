@@ -86,6 +86,15 @@ impl Env for SystemEnv {
         Ok(Box::new(DirectFile { file, buffer: Mutex::default() }))
     }
 
+    fn open_unnamed(&self, directory: &Path) -> io::Result<File> {
+        let mut suffix = [0; 8];
+        self.random_bytes(&mut suffix);
+        let path = directory.join(format!(".unnamed-{:016x}", u64::from_le_bytes(suffix)));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        std::fs::remove_file(&path)?;
+        Ok(file)
+    }
+
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         std::fs::create_dir_all(path)
     }
@@ -244,6 +253,15 @@ mod tests {
         let content = SystemEnv.read(&directory.path().join("file")).expect("read");
         assert_eq!(&content[..4], b"head");
         assert!(content[4..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn unnamed_files_leave_nothing_behind() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let file = SystemEnv.open_unnamed(directory.path()).expect("open");
+        file.write_all_at(b"content", 4).expect("write");
+        assert_eq!(file.metadata().expect("metadata").len(), 11);
+        assert!(SystemEnv.read_dir(directory.path()).expect("list").is_empty());
     }
 
     /// Where the file system takes direct writes, others see them; where not, the error is one of the two named.

@@ -29,6 +29,9 @@ pub struct StoreOptions {
     /// Bytes of log after which the state is imaged again, if it did not grow so large that a longer log is in
     /// proportion; see [`Store::image`](crate::Store::image).
     pub image_bytes: u64,
+    /// About how much memory pages may take that are read from images, in bytes. If the images have more, what is read
+    /// goes through a file without a name in the store's directory, and memory beyond this is given back.
+    pub image_memory_bytes: u64,
     /// How long what images no longer need stays there, in microseconds, for those who are reading it.
     pub image_age_micros: i64,
     /// Addresses reserved for pages, in bytes: as large as the state can become. Costs nothing until it is used. The
@@ -39,7 +42,8 @@ pub struct StoreOptions {
 impl StoreOptions {
     /// Segments from 1 MiB (a small database stays small on disk) to 64 MiB (few files, cheap to scan). A history
     /// of seven days or 10 GiB of log. At most 4,096 older versions at hand: an hour of one a second, or, thinned
-    /// out, one in three minutes of the whole window. They may take 256 MiB. Images after 32 MiB of log, which are applied
+    /// out, one in three minutes of the whole window. They may take 256 MiB. Pages of images may
+    /// take half of the memory. Images after 32 MiB of log, which are applied
     /// again in half a second. Room for four times the memory that the machine has.
     pub fn new(directory: impl Into<PathBuf>) -> StoreOptions {
         StoreOptions {
@@ -52,6 +56,7 @@ impl StoreOptions {
             pin_bytes_max: 256 << 20,
             images: ImagePlace::Directory,
             image_bytes: 32 << 20,
+            image_memory_bytes: crate::arena::memory_bytes() / 2,
             image_age_micros: 3_600 * 1_000_000,
             reservation_bytes: 4 * crate::arena::memory_bytes(),
         }

@@ -16,9 +16,10 @@ use tine_base::{Env, EnvFile, OpenMode};
 use crate::error::{ForkError, LogError, OpenError, Poison, StoreError};
 use crate::history::Retention;
 use crate::ids::{DurableTicket, ForkId, KeyspaceId, Version};
-use crate::images::{Catalog, ImageError, ImagePager, ImageReport, Images, Objects, RemoteObjects};
+use crate::images::{Catalog, ImageError, ImagePager, ImageReport, Images, Manifest, Objects, RemoteObjects};
 use crate::log::{LogBegin, LogQueue, LogReader, LogWriter, QUEUE_BYTES_MAX, RecordRef, SegmentSizes};
 use crate::options::{ForkInfo, ImagePlace, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
+use crate::page::PAGE_BYTES;
 use crate::read::Snapshot;
 use crate::recovery::{ImageBase, recover};
 use crate::versions::{PageCheck, Pages};
@@ -81,7 +82,7 @@ impl Store {
         })?;
         let place = open_images(&options)?;
         let newest = place.as_ref().map(Catalog::newest).transpose()?.flatten();
-        let pager = place.as_ref().map(|place| Arc::new(ImagePager::new(place.shared_objects())));
+        let pager = place.as_ref().map(|place| open_pager(place, newest.as_ref(), &options, &*env));
         if let Some(pager) = &pager {
             pager.add(newest.as_ref().map_or(&[], |newest| &newest.packs));
             pages.arena.set_pager(Box::new(Arc::clone(pager)));
@@ -385,6 +386,15 @@ fn check_name(name: &str) -> Result<(), ForkError> {
         return Err(ForkError::NameTooLong { bytes: name.len(), limit: FORK_NAME_BYTES_MAX });
     }
     Ok(())
+}
+
+/// Pages are brought through a file if they may become more than the memory for them.
+fn open_pager(place: &Catalog, newest: Option<&Manifest>, options: &StoreOptions, env: &dyn Env) -> Arc<ImagePager> {
+    let pages: u64 = newest.map_or(0, |newest| newest.packs.iter().map(|pack| u64::from(pack.pages)).sum());
+    let is_large = pages * PAGE_BYTES as u64 > options.image_memory_bytes;
+    // Without such a file, pages stay in memory once they were read.
+    let file = is_large.then(|| env.open_unnamed(&options.directory).ok()).flatten();
+    Arc::new(ImagePager::new(place.shared_objects(), file, options.image_memory_bytes))
 }
 
 fn open_images(options: &StoreOptions) -> Result<Option<Catalog>, ImageError> {

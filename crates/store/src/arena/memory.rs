@@ -5,6 +5,7 @@
 //! costs memory before the first touch.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
 use crate::page::PAGE_BYTES;
@@ -109,6 +110,30 @@ impl Memory {
         // nobody relies on being zero but the reader of an absent page, so it must not pass.
         let status = unsafe { libc::madvise(self.base().add(start_bytes).cast(), bytes, libc::MADV_DONTNEED) };
         assert_eq!(status, 0, "anonymous memory can be given back: {}", io::Error::last_os_error());
+    }
+}
+
+impl Memory {
+    /// Has a part of the range show a part of a file, to read.
+    ///
+    /// # Safety
+    /// Nobody refers to the part, nor writes to it as long as the memory lives. The file does not become shorter.
+    pub(super) unsafe fn map_file(
+        &self,
+        start_bytes: usize,
+        bytes: usize,
+        file: &std::fs::File,
+        offset: u64,
+    ) -> io::Result<()> {
+        assert!(start_bytes + bytes <= self.reserved_bytes, "the range is the arena's");
+        assert!(matches!(self.kind, Kind::Mapped), "only mappings are mapped over");
+        let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        // SAFETY: inside of the reservation.
+        let start = unsafe { self.base().add(start_bytes) };
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        // SAFETY: it replaces a part of this value's mapping that nobody refers to (the caller's promise).
+        let mapped = unsafe { libc::mmap(start.cast(), bytes, libc::PROT_READ, flags, file.as_raw_fd(), offset) };
+        if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 

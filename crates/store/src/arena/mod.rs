@@ -375,6 +375,22 @@ impl Arena {
         Ok(id)
     }
 
+    /// Has the places of an image, into which nothing was loaded, show a file from `offset` on. Pages come by being
+    /// written to the file, and their memory can be dropped at any time: the file brings it back, under whoever reads.
+    pub(crate) fn map_images(&self, id: PageId, pages: u32, file: &std::fs::File, offset: u64) -> io::Result<()> {
+        assert!(self.is_of_image(id), "only places of images are mapped");
+        let (start, bytes) = (id.get() as usize * PAGE_BYTES, pages as usize * PAGE_BYTES);
+        // SAFETY: nothing was loaded, so nobody refers to more than a birth, which reads as 0 before and after. Places
+        // of images are never written to by the arena's owners, and the pager only makes its file longer.
+        unsafe { self.memory.map_file(start, bytes, file, offset) }
+    }
+
+    /// Drops the memory of places that show a file.
+    pub(crate) fn drop_mapped(&self, id: PageId, pages: u32) {
+        // SAFETY: the file has the same content, and the next access brings it back.
+        unsafe { self.memory.give_back(id.get() as usize * PAGE_BYTES, pages as usize * PAGE_BYTES) };
+    }
+
     /// Whether a place is an image's.
     pub(crate) fn is_of_image(&self, id: PageId) -> bool {
         self.images.lock().iter().any(|(first, pages)| (*first..first + pages).contains(&id.get()))

@@ -89,13 +89,18 @@ impl Catalog {
     /// Commits a manifest.
     ///
     /// # Errors
-    /// [`ImageError::Fenced`] if its number is taken.
+    /// [`ImageError::Fenced`] if its number is taken, or was: whoever took over may have deleted it since, but then there
+    /// is a greater one. A manifest below the greatest means nothing to anybody.
     pub(crate) fn commit(&self, manifest: &Manifest) -> Result<(), ImageError> {
         let name = manifest_name(manifest.number);
-        if self.create(&name, manifest.encode())? {
-            return Ok(());
+        let fenced = |name: &str| ImageError::Fenced { object: self.objects.address(name) };
+        if !self.create(&name, manifest.encode())? {
+            return Err(fenced(&name));
         }
-        Err(ImageError::Fenced { object: self.objects.address(&name) })
+        match self.list()?.last() {
+            Some((number, object)) if *number > manifest.number => Err(fenced(&object.name)),
+            _ => Ok(()),
+        }
     }
 
     /// Creates an object; `false` if another is there. An answer that got lost is found by reading.
@@ -141,6 +146,9 @@ mod tests {
         let of_new = new.take_over(&first).expect("takes over");
         assert_eq!((of_new.number, of_new.epoch, of_new.sequence), (3, 2, 6));
         of_old.number += 1;
+        assert_eq!(old.commit(&of_old).expect_err("replaced").code(), "TN0264");
+        std::fs::remove_file(directory.path().join(manifest_name(2))).expect("superseded long ago");
+        of_old.number = 2;
         assert_eq!(old.commit(&of_old).expect_err("replaced").code(), "TN0264");
         assert_eq!(new.newest().expect("readable"), Some(of_new));
         let foreign = Manifest { store_id: [2; 16], ..Manifest::default() };

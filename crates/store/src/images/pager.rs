@@ -5,12 +5,19 @@
 //! access to a page finds no birth in its place and comes here: the page is read with its neighbours, which are mostly
 //! wanted next, checked, and its references are turned from locations into places.
 //!
+//! State that is larger than the memory it may take is not loaded into the arena's own memory. Its places show a file
+//! without a name that pages are written to, rewritten as they are. Then the memory of any page can be dropped at any
+//! time, also under readers, who hold slices as long as they like: the kernel brings the same bytes back from the file.
+//!
 //! Invariants:
 //! - A place of a pack holds the page of the image or nothing. Its state says that it is imaged, and where.
 //! - Places of packs are never handed back while the store is open, so a place means one page.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -21,7 +28,7 @@ use super::pack::{Location, PackedPage, byte_range, check_page, pack_name, page_
 use crate::arena::{Arena, ArenaFull, PageState, Pager};
 use crate::error::Fault;
 use crate::ids::KeyspaceId;
-use crate::page::{ChildRef, PAGE_BYTES, PageId, PageKind, Stamp, View, run_pages};
+use crate::page::{BIRTH, ChildRef, PAGE_BYTES, PageId, PageKind, Stamp, View, run_pages};
 use crate::tree::TreeRoot;
 
 /// Pages read at once: a request to a bucket costs the same for 256 KiB as for 4, and a disk nearly so.
@@ -29,10 +36,19 @@ const CHUNK_PAGES: usize = 64;
 
 /// See the module.
 pub(crate) struct ImagePager {
+    cache: Option<Cache>,
     objects: Arc<dyn Objects>,
     packs: Mutex<BTreeMap<u32, Pack>>,
     /// Held while pages are brought, so that each is brought once.
     loading: Mutex<()>,
+}
+
+/// The file that places show, each page at the offset that it has in the arena.
+struct Cache {
+    file: File,
+    budget_bytes: u64,
+    /// Bytes brought since memory was dropped.
+    brought_bytes: AtomicU64,
 }
 
 #[derive(Clone, Copy)]
@@ -44,9 +60,43 @@ struct Pack {
 }
 
 impl ImagePager {
-    /// Brings pages from `objects`.
-    pub(crate) fn new(objects: Arc<dyn Objects>) -> ImagePager {
-        ImagePager { objects, packs: Mutex::default(), loading: Mutex::default() }
+    /// Brings pages from `objects`; with a file, through it, and keeps about `budget_bytes` of them in memory.
+    pub(crate) fn new(objects: Arc<dyn Objects>, file: Option<File>, budget_bytes: u64) -> ImagePager {
+        let cache = file.map(|file| Cache { file, budget_bytes, brought_bytes: AtomicU64::new(0) });
+        ImagePager { cache, objects, packs: Mutex::default(), loading: Mutex::default() }
+    }
+
+    /// Drops the memory of the pages that were brought, if that may be more than the budget.
+    pub(crate) fn trim(&self, arena: &Arena) {
+        let Some(cache) = &self.cache else { return };
+        if cache.brought_bytes.load(Ordering::Relaxed) > cache.budget_bytes {
+            self.drop_memory(arena);
+        }
+    }
+
+    fn drop_memory(&self, arena: &Arena) {
+        let placed: Vec<(PageId, u32)> =
+            self.packs.lock().values().filter_map(|pack| Some((pack.base?, pack.pages))).collect();
+        placed.into_iter().for_each(|(base, pages)| arena.drop_mapped(base, pages));
+    }
+
+    /// Puts whole pages into their place.
+    fn load(&self, arena: &Arena, id: PageId, content: &[u8]) -> std::io::Result<()> {
+        let Some(cache) = &self.cache else {
+            // SAFETY: the pages are absent, `loading` is held, and the content passed the check.
+            unsafe { arena.load(id, content) };
+            return Ok(());
+        };
+        let bytes = content.len() as u64;
+        if cache.brought_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > cache.budget_bytes {
+            self.drop_memory(arena);
+            cache.brought_bytes.store(bytes, Ordering::Relaxed);
+        }
+        // The birth last, so that a reader never meets a page half filled.
+        let offset = u64::from(id.get()) * PAGE_BYTES as u64;
+        cache.file.write_all_at(&content[..BIRTH], offset)?;
+        cache.file.write_all_at(&content[BIRTH + 8..], offset + BIRTH as u64 + 8)?;
+        cache.file.write_all_at(&content[BIRTH..BIRTH + 8], offset + BIRTH as u64)
     }
 
     /// Makes the pages of further packs known.
@@ -78,6 +128,15 @@ impl ImagePager {
             Some(base) => base,
             None => {
                 let base = arena.allocate_images(pack.pages)?;
+                if let Some(cache) = &self.cache {
+                    let offset = u64::from(base.get()) * PAGE_BYTES as u64;
+                    let end = offset + u64::from(pack.pages) * PAGE_BYTES as u64;
+                    let long_enough = cache.file.metadata().map(|facts| facts.len() >= end);
+                    let extended = long_enough.and_then(|is| if is { Ok(()) } else { cache.file.set_len(end) });
+                    extended
+                        .and_then(|()| arena.map_images(base, pack.pages, &cache.file, offset))
+                        .map_err(|_| ArenaFull)?;
+                }
                 for index in 0..pack.pages {
                     let state =
                         PageState::imaged(u64::from(Location::new(location.pack(), index as usize).get()), true);
@@ -180,8 +239,10 @@ impl ImagePager {
             bytes.to_vec()
         };
         let pages = (content.len() / PAGE_BYTES) as u32;
-        // SAFETY: the pages are absent, `loading` is held, and the content passed the check.
-        unsafe { arena.load(id, &content) };
+        self.load(arena, id, &content).map_err(|error| ImageError::Place {
+            place: "the file for pages that are read".to_owned(),
+            cause: error.to_string().into(),
+        })?;
         for number in 0..pages {
             let at = Location::new(location.pack(), location.index() + number as usize);
             let state = PageState::imaged(u64::from(at.get()), false);

@@ -262,5 +262,8 @@ impl Shared {
             self.retention.trim(fork.id, &fork.history, &head, now_micros, log_start);
         }
         self.pages.arena.trim();
+        if let Some(images) = &self.images {
+            images.pager.trim(&self.pages.arena);
+        }
     }
 }

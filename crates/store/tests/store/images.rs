@@ -1,5 +1,6 @@
 //! Images: opening from them, history across restarts, and what they make superfluous.
 
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,8 +9,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tine_base::SystemEnv;
 use tine_store::{
-    Durability, ForkId, ImagePlace, Lsn, ObjectError, ObjectInfo, Objects, OpenError, Read, RemoteObjects, Store,
-    StoreOptions, Version, VersionAt, check_images,
+    Direction, Durability, ForkId, ImagePlace, Lsn, ObjectError, ObjectInfo, Objects, OpenError, Read, RemoteObjects,
+    Store, StoreOptions, Version, VersionAt, check_images,
 };
 
 use crate::support::{KEYSPACE, State, content, fork_options, options, put_one, settle, snapshot_content};
@@ -367,6 +368,59 @@ fn rounds_may_be_killed_anywhere() {
         assert!(snapshot_content(&store, ForkId::MAIN) == state, "stopped after {stop}");
         store.check_pages().expect("every page is accounted for");
     }
+}
+
+fn scan(snapshot: &impl Read, mut each: impl FnMut(&[u8], &[u8])) {
+    let mut cursor = snapshot.range(KEYSPACE, Bound::Unbounded, Bound::Unbounded, Direction::Forward);
+    while let Some((key, value)) = cursor.next().expect("readable") {
+        each(key, value);
+    }
+}
+
+/// A store ten times as large as the memory for it is scanned with the right result, while slices are held.
+#[test]
+fn state_may_be_larger_than_memory() {
+    // As large as it is meant to be with `cargo xtask test --long`.
+    let scale = if std::env::var_os("TINE_TESTS_LONG").is_some() { 16 } else { 1 };
+    let (budget_bytes, records): (u64, u64) = (scale * (4 << 20), scale * 45_000);
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let value = |number: u64| vec![number as u8; 1000 + (number % 7) as usize * (number % 900 == 5) as usize * 1000];
+    let store = open(StoreOptions { segment_bytes_max: 8 << 20, ..without_history(directory.path()) });
+    let mut writer = store.writer(ForkId::MAIN).expect("writer");
+    for number in 0..records {
+        writer.put(KEYSPACE, &number.to_be_bytes(), &value(number)).expect("put");
+        if number % 100 == 99 {
+            writer.commit(b"").expect("commit");
+        }
+    }
+    drop(writer);
+    let pages = store.image().expect("image").pages;
+    assert!(pages * 4096 > 10 * budget_bytes, "{pages} pages");
+    store.close().expect("close");
+    drop(store);
+    let options = StoreOptions { image_memory_bytes: budget_bytes, ..without_history(directory.path()) };
+    let store = open(options);
+    let snapshot = store.snapshot(ForkId::MAIN).expect("snapshot");
+    let first = snapshot.get(KEYSPACE, &0_u64.to_be_bytes()).expect("readable").expect("there");
+    for _ in 0..2 {
+        let mut next = 0_u64;
+        scan(&snapshot, |key, found| {
+            assert!(key == next.to_be_bytes() && found == value(next), "record {next}");
+            next += 1;
+        });
+        assert_eq!(next, records);
+        assert!(first.iter().all(|byte| *byte == 0), "a slice stays what it was");
+        store.trim_history();
+    }
+    // Written on, with pages coming from the image as they are needed.
+    fill(&store, ForkId::MAIN, 0..300);
+    store.image().expect("image");
+    let state = snapshot_content(&store, ForkId::MAIN);
+    assert_eq!(state.len() as u64, records);
+    store.close().expect("close");
+    drop((snapshot, store));
+    let store = open(without_history(directory.path()));
+    assert!(snapshot_content(&store, ForkId::MAIN) == state);
 }
 
 /// What no image needs goes, also out of packs that are mostly of no use any more.

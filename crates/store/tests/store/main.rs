@@ -11,5 +11,6 @@ mod forks;
 mod history;
 mod images;
 mod model;
+mod s3;
 mod support;
 mod transactions;
