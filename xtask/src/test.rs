@@ -52,7 +52,8 @@ pub fn run(long: bool) -> anyhow::Result<()> {
     count.add(tidy.is_ok());
 
     install_packages()?;
-    install_bucket_server()?;
+    install_from_pypi("moto", BUCKET_SERVER)?;
+    install_from_pypi("zig-venv", ZIG)?;
     // The binary under test first: tests must not wait for a build, and it is what users run.
     process::run(&mut cargo(&["build", "--release", "--package", "tine"]))?;
     let units = ["test", "--workspace", "--exclude", "tine-tests", "--no-fail-fast"];
@@ -105,27 +106,29 @@ fn install_packages() -> anyhow::Result<()> {
     fs::write(&installed, wanted).context("cannot note what was installed")
 }
 
-/// Installs a server of the S3 protocol, against which images in buckets are tested, into `target/moto`.
-fn install_bucket_server() -> anyhow::Result<()> {
-    let folder = target().join("moto");
+/// Installs a package of PyPI, in the version that was tested, into an environment of its own below `target`.
+fn install_from_pypi(name: &str, package: &str) -> anyhow::Result<()> {
+    let folder = target().join(name);
     let installed = folder.join("installed");
-    if fs::read_to_string(&installed).is_ok_and(|found| found == BUCKET_SERVER) {
+    if fs::read_to_string(&installed).is_ok_and(|found| found == package) {
         return Ok(());
     }
     if !exists("python3") {
-        println!("test: there is no python3; the tests of images in buckets will be skipped");
+        println!("test: there is no python3; the tests that use {package} will be skipped or fail");
         return Ok(());
     }
     fs::create_dir_all(target())?;
-    let name = folder.to_string_lossy();
-    process::run(&mut command("python3", &["-m", "venv", &name]))?;
+    process::run(&mut command("python3", &["-m", "venv", &folder.to_string_lossy()]))?;
     let pip = folder.join("bin/pip");
-    process::run(&mut command(&pip.to_string_lossy(), &["install", "--quiet", BUCKET_SERVER]))?;
-    fs::write(&installed, BUCKET_SERVER).context("cannot note what was installed")
+    process::run(&mut command(&pip.to_string_lossy(), &["install", "--quiet", package]))?;
+    fs::write(&installed, package).context("cannot note what was installed")
 }
 
-/// PyPI's name of that server, in the version that was tested.
+/// The server of the S3 protocol against which images in buckets are tested.
 const BUCKET_SERVER: &str = "moto[server]==5.2.5";
+
+/// The compiler of the Zig client and server; the language still changes from release to release.
+const ZIG: &str = "ziglang==0.17.1";
 
 /// The lock file of the npm packages.
 const LOCK_FILE: &str = "package-lock.json";

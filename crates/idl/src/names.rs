@@ -64,6 +64,7 @@ pub(crate) fn is_reserved(language: crate::Language, name: &str) -> bool {
         crate::Language::Rust => RUST,
         crate::Language::TypeScript => TYPESCRIPT,
         crate::Language::Cpp => CPP,
+        crate::Language::Zig => ZIG,
         crate::Language::Python => PYTHON,
     };
     list.split_whitespace().any(|word| word == name)

@@ -9,6 +9,7 @@ mod cpp;
 mod python;
 mod rust;
 mod typescript;
+mod zig;
 
 use std::{fmt, str::FromStr};
 
@@ -23,13 +24,16 @@ pub enum Language {
     TypeScript,
     /// C++ 20, on the headers of `sdks/cpp`.
     Cpp,
+    /// Zig, on the module of `sdks/zig`.
+    Zig,
     /// Python, on the package of `sdks/python`.
     Python,
 }
 
 impl Language {
     /// All of them.
-    pub const ALL: [Language; 4] = [Language::Rust, Language::TypeScript, Language::Cpp, Language::Python];
+    pub const ALL: [Language; 5] =
+        [Language::Rust, Language::TypeScript, Language::Cpp, Language::Zig, Language::Python];
 
     /// Its name on command lines.
     pub fn name(self) -> &'static str {
@@ -37,6 +41,7 @@ impl Language {
             Language::Rust => "rust",
             Language::TypeScript => "typescript",
             Language::Cpp => "cpp",
+            Language::Zig => "zig",
             Language::Python => "python",
         }
     }
@@ -47,6 +52,7 @@ impl Language {
             Language::Rust => "rs",
             Language::TypeScript => "ts",
             Language::Cpp => "hpp",
+            Language::Zig => "zig",
             Language::Python => "py",
         };
         format!("{}.{extension}", snake_case(&schema.service))
@@ -76,6 +82,7 @@ pub fn generate(schema: &Schema, language: Language) -> String {
         Language::Rust => rust::generate(schema),
         Language::TypeScript => typescript::generate(schema),
         Language::Cpp => cpp::generate(schema),
+        Language::Zig => zig::generate(schema),
         Language::Python => python::generate(schema),
     }
 }

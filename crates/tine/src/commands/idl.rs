@@ -34,12 +34,12 @@ and names of types do not change it. Client and server compare it when they meet
     #[command(after_help = "\
 Examples:
   tine idl generate echo.jsonc --language rust --out src/
-  tine idl generate echo.jsonc --language typescript,cpp,python --out generated/
+  tine idl generate echo.jsonc --language typescript,cpp,zig,python --out generated/
   tine idl generate echo.jsonc --language rust        (to standard output)
   tine idl generate echo.jsonc --language rust --out src/ --check
 
-The file is named after the service: echo.rs, echo.ts, echo.hpp, echo.py. The code needs the runtime of its
-language, in the folder sdks; Python gets a client but no server.")]
+The file is named after the service: echo.rs, echo.ts, echo.hpp, echo.zig, echo.py. The code needs the runtime
+of its language, in the folder sdks; Python gets a client but no server.")]
     Generate(GenerateArgs),
     /// Compare two versions of a schema, and name what breaks old clients; exit status 1 when something does
     #[command(after_help = "\
@@ -63,7 +63,7 @@ sides name theirs.")]
 pub struct GenerateArgs {
     /// The schema
     pub schema: PathBuf,
-    /// Languages: rust, typescript, cpp, python
+    /// Languages: rust, typescript, cpp, zig, python
     #[arg(long, short, value_name = "LANGUAGE", value_delimiter = ',', required = true)]
     pub language: Vec<Language>,
     /// Folder to write to; it is made when it is not there [default: standard output]

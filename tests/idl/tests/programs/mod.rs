@@ -12,7 +12,7 @@ use std::{
 use tine_idl::{Language, Schema, generate};
 
 /// Pairs of a client and a server over one transport.
-pub const PAIRS: usize = (4 + 3) + 4 + (4 + 3);
+pub const PAIRS: usize = 3 * (5 + 4) + 5;
 
 /// How long a program may run; each does a few thousand calls.
 const RUN_LIMIT: Duration = Duration::from_secs(60);
@@ -101,6 +101,7 @@ pub fn build_all(folder: &Path) -> Vec<Program> {
         rust(),
         typescript(&folder.join("typescript")),
         cpp(&folder.join("cpp"), &library),
+        zig(&folder.join("zig"), &library),
         python(&folder.join("python"), &library),
     ]
 }
@@ -156,6 +157,43 @@ fn cpp(folder: &Path, library: &Path) -> Program {
     run_within(&mut compiler, BUILD_LIMIT);
     let environment = vec![("LD_LIBRARY_PATH", library.into())];
     Program { language: "cpp", serves: true, command: vec![program.into()], environment, transports: &["sock", "shm"] }
+}
+
+fn zig(folder: &Path, library: &Path) -> Program {
+    write_generated(Language::Zig, &folder.join("generated"));
+    let python = target().join("zig-venv/bin/python");
+    assert!(python.exists(), "Zig is not installed; `cargo xtask test` installs it");
+    let zig = |arguments: &[OsString]| {
+        let mut command = Command::new(&python);
+        // Its caches stay between runs, beside the compiler.
+        command.env("ZIG_GLOBAL_CACHE_DIR", target().join("zig-venv/cache"));
+        command.env("ZIG_LOCAL_CACHE_DIR", target().join("zig-venv/cache"));
+        run_within(command.args(["-m", "ziglang"]).args(arguments), BUILD_LIMIT)
+    };
+    let (generated, runtime) = (folder.join("generated/echo.zig"), root().join("sdks/zig/src"));
+    let source = programs().join("zig/echo.zig");
+    zig(&["fmt".into(), "--check".into(), generated.clone().into(), runtime.clone().into(), source.clone().into()]);
+    let module = |name: &str, path: &Path| OsString::from(format!("-M{name}={}", path.display()));
+    let program = folder.join("echo");
+    zig(&[
+        "build-exe".into(),
+        "--dep".into(),
+        "tine_ipc".into(),
+        "--dep".into(),
+        "echo".into(),
+        module("root", &source),
+        "--dep".into(),
+        "tine_ipc".into(),
+        module("echo", &generated),
+        module("tine_ipc", &runtime.join("tine_ipc.zig")),
+        "-lc".into(),
+        "-L".into(),
+        library.into(),
+        "-ltine_ipc".into(),
+        OsString::from(format!("-femit-bin={}", program.display())),
+    ]);
+    let environment = vec![("LD_LIBRARY_PATH", library.into())];
+    Program { language: "zig", serves: true, command: vec![program.into()], environment, transports: &["sock", "shm"] }
 }
 
 fn python(folder: &Path, library: &Path) -> Program {
