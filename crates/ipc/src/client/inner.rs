@@ -16,6 +16,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -62,14 +63,14 @@ struct WaiterState {
 impl Waiter {
     pub fn look(&self) {
         self.state.lock().look = true;
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
 
     fn resolve(&self, result: CallResult) {
         let mut state = self.state.lock();
         state.result = Some(result);
         state.look = true;
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
 
     pub fn take(&self) -> Option<CallResult> {
@@ -84,8 +85,8 @@ impl Waiter {
         state.look = false;
     }
 
-    fn reset(&self) {
-        *self.state.lock() = WaiterState::default();
+    fn reset(&mut self) {
+        *self.state.get_mut() = WaiterState::default();
     }
 }
 
@@ -130,6 +131,8 @@ pub(crate) struct Inner {
     pump_wanted: Condvar,
     /// Who waits while somebody else reads.
     sleepers: Mutex<Vec<Arc<Waiter>>>,
+    /// How many these are, or are about to be: most of the time none, and then the lock is not worth taking.
+    sleepers_count: AtomicUsize,
     requests_max: u32,
     request_bytes_max: u32,
 }
@@ -152,6 +155,7 @@ impl Inner {
             state: Mutex::new(state),
             pump_wanted: Condvar::new(),
             sleepers: Mutex::default(),
+            sleepers_count: AtomicUsize::new(0),
             requests_max: parts.requests_max,
             request_bytes_max: parts.request_payload_bytes_max,
         }
@@ -314,13 +318,18 @@ impl Inner {
         for (_, pending) in pending {
             resolve(pending, Err(error.clone()));
         }
-        for sleeper in std::mem::take(&mut *self.sleepers.lock()) {
+        for sleeper in self.sleepers.lock().iter() {
             sleeper.look();
         }
     }
 
     /// Reads for up to `limit` and hands out what came.
     fn read(&self, reader: &mut Reader, limit: Duration) {
+        self.read_lazily(reader, &mut || limit);
+    }
+
+    /// The same with a limit that is asked for only when there is something to wait for.
+    fn read_lazily(&self, reader: &mut Reader, limit: &mut dyn FnMut() -> Duration) {
         match reader.read(&self.wire, limit, |arrival| self.dispatch(arrival)) {
             Ok(true) => {}
             Ok(false) => self.fail(CallError::Disconnected { reason: "the server is gone".into() }),
@@ -404,29 +413,34 @@ impl Inner {
         let mut left = limit;
         let mut started = None;
         loop {
-            if let Some(value) = ready() {
-                return Some(value);
-            }
             if left.is_zero() {
-                return None;
+                return ready();
             }
-            if let Some(reader) = self.reader_or_announce(waiter) {
+            if let Some(reader) = self.reader.try_lock() {
+                let value = self.lead(reader, limit, &mut started, &mut ready);
+                self.pass_on();
+                return value;
+            }
+            self.announce(waiter);
+            if let Some(reader) = self.reader.try_lock() {
                 let value = self.lead(reader, limit, &mut started, &mut ready);
                 self.leave(waiter);
                 self.pass_on();
                 return value;
             }
             let started = *started.get_or_insert_with(Instant::now);
+            // What came between the last look and the announcement has set the waiter's flag.
             waiter.sleep(left.min(WAIT_SLICE));
-            if self.leave(waiter) {
-                // The lead was passed to this thread, which may have no use for it.
-                if let Some(value) = ready() {
+            let was_passed_the_lead = self.leave(waiter);
+            if let Some(value) = ready() {
+                if was_passed_the_lead {
+                    // This thread has no use for it.
                     self.pass_on();
-                    return Some(value);
                 }
+                return Some(value);
             }
             left = limit.saturating_sub(started.elapsed());
-            if left.is_zero() {
+            if left.is_zero() && was_passed_the_lead {
                 self.pass_on();
             }
         }
@@ -439,27 +453,30 @@ impl Inner {
         started: &mut Option<Instant>,
         ready: &mut impl FnMut() -> Option<T>,
     ) -> Option<T> {
-        // An answer may have come while nobody held the reader.
-        let mut value = ready();
-        let mut left = started.map_or(limit, |started| limit.saturating_sub(started.elapsed()));
-        while value.is_none() && !left.is_zero() {
-            let started = *started.get_or_insert_with(Instant::now);
-            self.read(&mut reader, left.min(WAIT_SLICE));
-            value = ready();
-            if value.is_none() {
-                left = limit.saturating_sub(started.elapsed());
+        loop {
+            // An answer may have come while nobody held the reader.
+            if let Some(value) = ready() {
+                return Some(value);
             }
+            let mut left = started.map_or(limit, |started| limit.saturating_sub(started.elapsed()));
+            if left.is_zero() {
+                return None;
+            }
+            // The clock is looked at only by who is about to sleep: an answer that comes at once comes sooner without.
+            self.read_lazily(&mut reader, &mut || {
+                let started = *started.get_or_insert_with(Instant::now);
+                left = limit.saturating_sub(started.elapsed());
+                left.min(WAIT_SLICE)
+            });
         }
-        value
     }
 
-    /// The reader, or a place among those to whom the lead is passed.
-    fn reader_or_announce(&self, waiter: &Arc<Waiter>) -> Option<MutexGuard<'_, Reader>> {
-        if let Some(reader) = self.reader.try_lock() {
-            return Some(reader);
-        }
+    /// Takes a place among those to whom the lead is passed. Who does so looks for the reader once more afterwards.
+    fn announce(&self, waiter: &Arc<Waiter>) {
         self.sleepers.lock().push(waiter.clone());
-        self.reader.try_lock()
+        // SYNC: with `pass_on`: either it sees the count, or this thread finds the reader free.
+        self.sleepers_count.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
     }
 
     /// Leaves the sleepers; true: the lead had been passed to this one.
@@ -468,16 +485,23 @@ impl Inner {
         match sleepers.iter().position(|sleeper| Arc::ptr_eq(sleeper, waiter)) {
             Some(position) => {
                 sleepers.swap_remove(position);
+                self.sleepers_count.fetch_sub(1, Ordering::SeqCst);
                 false
             }
             None => true,
         }
     }
 
-    /// Wakes one of those who wait, to lead.
+    /// Wakes one of those who wait, to lead. To be called after the reader was let go.
     fn pass_on(&self) {
+        // SYNC: with `announce`.
+        fence(Ordering::SeqCst);
+        if self.sleepers_count.load(Ordering::SeqCst) == 0 {
+            return;
+        }
         let next = self.sleepers.lock().pop();
         if let Some(next) = next {
+            self.sleepers_count.fetch_sub(1, Ordering::SeqCst);
             next.look();
         }
     }
@@ -565,8 +589,8 @@ pub(crate) fn borrow_waiter() -> Arc<Waiter> {
 
 /// Gives it back, if nobody else can resolve it any more.
 pub(crate) fn return_waiter(mut waiter: Arc<Waiter>) {
-    if Arc::get_mut(&mut waiter).is_some() {
-        waiter.reset();
+    if let Some(own) = Arc::get_mut(&mut waiter) {
+        own.reset();
         WAITER.with_borrow_mut(|place| *place = Some(waiter));
     }
 }

@@ -228,11 +228,12 @@ impl Reader {
         Reader { inbound, scratch: Scratch::new(), rings }
     }
 
-    /// Passes on what there is, waiting up to `limit` for something. False: the server is gone, and nothing more will come.
+    /// Passes on what there is, waiting up to `limit` for something; the limit is asked for only before a sleep. False: the server is
+    /// gone, and nothing more will come.
     pub fn read(
         &mut self,
         wire: &Wire,
-        limit: Duration,
+        limit: &mut dyn FnMut() -> Duration,
         mut sink: impl FnMut(Arrival<'_>),
     ) -> Result<bool, InboundError> {
         let Some(rings) = &mut self.rings else {
@@ -241,6 +242,7 @@ impl Reader {
                 sink(arrival);
                 Flow::Continue
             };
+            let limit = limit();
             let progress = if limit >= READ_SLICE {
                 self.inbound.fill(&mut PatientSocket(socket), &mut self.scratch, sink)
             } else {
@@ -262,9 +264,7 @@ impl Reader {
         if rings.ended {
             return Ok(false);
         }
-        if !limit.is_zero() {
-            rings.wait(wire, &bells.server, &mut self.scratch, limit, &mut sink)?;
-        }
+        rings.wait(wire, &bells.server, &mut self.scratch, limit, &mut sink)?;
         rings.drain(&mut self.inbound, &mut self.scratch, &bells.server, &mut sink)?;
         // What the server wrote before its end is read before the end is reported, in the next call.
         Ok(true)
@@ -317,11 +317,15 @@ impl RingReader {
         wire: &Wire,
         bell: &Event,
         scratch: &mut Scratch,
-        limit: Duration,
+        limit: &mut dyn FnMut() -> Duration,
         sink: &mut impl FnMut(Arrival<'_>),
     ) -> Result<(), InboundError> {
         let consumer = &mut self.consumer;
-        if self.spin.wait(|| consumer.available() != Ok(0)) || !self.arm(bell)? {
+        if self.spin.wait(|| consumer.available() != Ok(0)) {
+            return Ok(());
+        }
+        let limit = limit();
+        if !self.arm(bell)? {
             return Ok(());
         }
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 2];
