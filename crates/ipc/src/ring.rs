@@ -4,9 +4,13 @@
 //! bytes from the beginning and wrap at 2^32; the capacity is a power of two, so that a cursor's low bits are the position.
 //!
 //! **Waking.** A side that finds nothing to do *arms*: it raises its `waits` flag and then looks once more. The other side moves its
-//! cursor and then looks at the flag; if it is up, it takes it down and rings the bell. All four steps are sequentially consistent, so
-//! one of the two sees the other: no wake-up is lost (`models.rs` tries the interleavings). A flag is taken down by an exchange, so a
-//! sleep costs one ring, and a stream of messages to a side that is awake costs none.
+//! cursor and then looks at the flag; if it is up, it takes it down and rings the bell. Between its two steps each side has a
+//! sequentially consistent fence, so one of the two sees the other: no wake-up is lost (`models.rs` tries the interleavings). A flag
+//! is taken down by an exchange, so a sleep costs one ring, and a stream of messages to a side that is awake costs none.
+//!
+//! **Speed.** What a message costs between cores is lines of memory that change sides one after another. The cursor is therefore a
+//! plain store, whose line is fetched together with those of the bytes, and a consumer that finds nothing asks for the lines where the
+//! next bytes will be, so that they arrive together with the cursor.
 //!
 //! **Trust.** The other side may write any word at any time. So:
 //! - a side's own cursor lives in its own memory; the shared word is write-only for it;
@@ -21,7 +25,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, fence};
 
 /// A reader gives space back after this part of the ring at the latest, a writer shows what it wrote after it: both sides then work
 /// at the same time on a message larger than the ring.
@@ -91,7 +95,7 @@ impl Place {
 
 /// Takes the flag down; true if it was up: ring the bell.
 fn take_flag(flag: &AtomicU32) -> bool {
-    // SYNC: the SeqCst load pairs with the SeqCst store in `arm`; the exchange makes one ring out of one sleep.
+    // SYNC: pairs with the store in `arm`; the exchange makes one ring out of one sleep.
     flag.load(Ordering::SeqCst) != 0 && flag.swap(0, Ordering::SeqCst) != 0
 }
 
@@ -207,8 +211,9 @@ impl Producer {
             return false;
         }
         self.shown = self.tail;
-        // SYNC: pairs with the load in `Consumer::available`; before the flag is looked at, see the module's text.
-        self.control().tail.0.store(self.tail, Ordering::SeqCst);
+        // SYNC: pairs with the load in `Consumer::available`; the fence with that in `Consumer::arm`, see the module's text.
+        self.control().tail.0.store(self.tail, Ordering::Release);
+        fence(Ordering::SeqCst);
         take_flag(&self.control().consumer_waits.0)
     }
 
@@ -218,7 +223,9 @@ impl Producer {
     /// [`RingFault`].
     pub fn arm(&mut self) -> Result<bool, RingFault> {
         assert_eq!(self.shown, self.tail, "nothing is kept from the consumer while the producer sleeps");
+        // SYNC: the fence pairs with that in `Consumer::release`.
         self.control().producer_waits.0.store(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         if self.free(u32::MAX)? == 0 {
             return Ok(true);
         }
@@ -264,8 +271,24 @@ impl Consumer {
                 return Err(RingFault { found: tail, from: self.head, to });
             }
             self.tail = tail;
+            if tail == self.head {
+                self.prefetch();
+            }
         }
         Ok(self.tail.wrapping_sub(self.head))
+    }
+
+    /// Asks for the lines where the next bytes will be.
+    fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        for line in 0..2 {
+            let position = self.head.wrapping_add(line * 64) & (self.place.capacity_bytes - 1);
+            // SAFETY: the position is inside the ring's bytes, and a prefetch changes nothing.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(self.place.data.as_ptr().add(position as usize).cast());
+            }
+        }
     }
 
     /// Copies up to `target.len()` bytes out of the ring; returns how many, and whether to ring the producer's bell. Space is given
@@ -302,8 +325,9 @@ impl Consumer {
             return false;
         }
         self.released = self.head;
-        // SYNC: pairs with the load in `Producer::free`: the bytes were copied before. Before the flag is looked at, as in `show`.
-        self.control().head.0.store(self.head, Ordering::SeqCst);
+        // SYNC: pairs with the load in `Producer::free`: the bytes were copied before. The fence pairs with that in `Producer::arm`.
+        self.control().head.0.store(self.head, Ordering::Release);
+        fence(Ordering::SeqCst);
         take_flag(&self.control().producer_waits.0)
     }
 
@@ -313,7 +337,9 @@ impl Consumer {
     /// [`RingFault`].
     pub fn arm(&mut self) -> Result<bool, RingFault> {
         assert_eq!(self.released, self.head, "no space is kept from the producer while the consumer sleeps");
+        // SYNC: the fence pairs with that in `Producer::show`.
         self.control().consumer_waits.0.store(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         if self.available()? == 0 {
             return Ok(true);
         }

@@ -4,12 +4,12 @@
 #[cfg(not(test))]
 pub(crate) use parking_lot::Mutex;
 #[cfg(not(test))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
 #[cfg(test)]
 pub(crate) use modelled::Mutex;
 #[cfg(test)]
-pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
 #[cfg(test)]
 mod modelled {

@@ -18,6 +18,19 @@ const PATH: &str = "TINE_IPC_TEST_PATH";
 /// In which every call in flight must have failed after the death of the other side.
 const NOTICED_WITHIN: Duration = Duration::from_millis(100);
 
+/// On a machine with more to do than cores, a survivor may get its turn late: this share of the rounds may take longer, and no round
+/// may take long.
+const LATE_SHARE: usize = 10;
+const NEVER_LONGER_THAN: Duration = Duration::from_secs(2);
+
+fn check_notices(mut notices: Vec<Duration>) {
+    notices.sort();
+    let in_time = notices[notices.len() - 1 - notices.len() / LATE_SHARE];
+    assert!(in_time < NOTICED_WITHIN, "{in_time:?}");
+    let last = notices[notices.len() - 1];
+    assert!(last < NEVER_LONGER_THAN, "{last:?}");
+}
+
 /// Rounds per transport and side.
 fn rounds() -> u32 {
     if std::env::var_os("TINE_TESTS_LONG").is_some() { 250 } else { 40 }
@@ -79,6 +92,7 @@ fn killed_clients_harm_nobody() {
         let server = Server::start(name, ListenOptions::new(SCHEMA));
         let good = server.client();
         let before = open_descriptors();
+        let mut notices = Vec::new();
         for round in 0..rounds() {
             let mut child = start("client", &server.path);
             eventually("the child's connection", || server.reactor.handle().counters().connections == 2);
@@ -87,9 +101,10 @@ fn killed_clients_harm_nobody() {
             let killed = Instant::now();
             child.wait().expect("reaped");
             eventually("the notice", || server.reactor.handle().counters().connections == 1);
-            assert!(killed.elapsed() < NOTICED_WITHIN, "round {round}: {:?}", killed.elapsed());
+            notices.push(killed.elapsed());
             assert_eq!(good.call(&[ECHO, round as u8], SOON), Ok(vec![ECHO, round as u8]));
         }
+        check_notices(notices);
         eventually("all descriptors closed", || open_descriptors() <= before);
         let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
         let regions = maps.lines().filter(|line| line.contains("memfd:tine-ipc")).count();
@@ -103,6 +118,7 @@ fn calls_fail_at_once_when_their_server_is_killed() {
     for name in NAMES {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join(name);
+        let mut notices = Vec::new();
         for round in 0..rounds() {
             // The file of the server before is in the way, and is replaced.
             let mut child = start("server", &path);
@@ -134,12 +150,12 @@ fn calls_fail_at_once_when_their_server_is_killed() {
                 for thread in threads {
                     let (error, at) = thread.join().expect("no panic");
                     assert!(matches!(error, CallError::Disconnected { .. }), "round {round}: {error}");
-                    let noticed = at.saturating_duration_since(killed);
-                    assert!(noticed < NOTICED_WITHIN, "round {round}: {noticed:?}");
+                    notices.push(at.saturating_duration_since(killed));
                 }
             });
             assert!(client.call(&[ECHO], SOON).is_err());
             child.wait().expect("reaped");
         }
+        check_notices(notices);
     }
 }
