@@ -29,6 +29,8 @@ use crate::inbound::{Arrival, InboundError};
 
 /// Longest uninterrupted wait of a thread that has no deadline of its own.
 const WAIT_SLICE: Duration = Duration::from_secs(1);
+/// How long a thread that finds the connection broken waits for the one that reads to learn why.
+const LAST_WORDS_LIMIT: Duration = Duration::from_millis(50);
 /// Longest uninterrupted wait for room to write, after which it is looked anew who reads.
 const WRITE_SLICE: Duration = Duration::from_millis(50);
 
@@ -285,8 +287,8 @@ impl Inner {
 
     /// The connection broke while it was used; the error says how, or better the server's last words do.
     fn lose(&self, error: io::Error) -> CallError {
-        // The server may have said why before it closed.
-        if let Some(mut reader) = self.reader.try_lock() {
+        // The server may have said why before it closed: to be read here, or by whoever leads and is just finding out.
+        if let Some(mut reader) = self.reader.try_lock_for(LAST_WORDS_LIMIT) {
             self.read(&mut reader, Duration::ZERO);
             self.read(&mut reader, Duration::ZERO);
         }
