@@ -17,7 +17,6 @@
 //!   segments and write images; all stores share a small runtime for objects.
 //! - A log segment is deleted only when images have what it says about every fork.
 
-#[allow(dead_code)] // States and the pager are for images, which are not part of a store yet.
 mod arena;
 mod checkpoint;
 mod diff;
