@@ -57,7 +57,11 @@ pub fn run(long: bool) -> anyhow::Result<()> {
     // The binary under test first: tests must not wait for a build, and it is what users run.
     process::run(&mut cargo(&["build", "--release", "--package", "tine"]))?;
     let units = ["test", "--workspace", "--exclude", "tine-tests", "--no-fail-fast"];
-    let units_passed = process::run_seeing(&mut cargo(&units), |line| count.add_line(line))?;
+    let mut units = cargo(&units);
+    if long {
+        units.env("TINE_TESTS_LONG", "1");
+    }
+    let units_passed = process::run_seeing(&mut units, |line| count.add_line(line))?;
     let mut whole = cargo(&["test", "--package", "tine-tests", "--no-fail-fast"]);
     whole.env("TINE_BINARY", target().join("release/tine"));
     if long {
