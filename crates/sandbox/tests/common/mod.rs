@@ -14,7 +14,12 @@ use tine_sandbox::{
 #[unsafe(link_section = ".init_array")]
 static INIT: extern "C" fn() = {
     extern "C" fn init() {
-        tine_sandbox::init(&[Entry::new("test", run), Entry::new("dies", dies), Entry::new("hangs", hangs)]);
+        tine_sandbox::init(&[
+            Entry::new("test", run),
+            Entry::new("hostile", hostile),
+            Entry::new("dies", dies),
+            Entry::new("hangs", hangs),
+        ]);
     }
     init
 };
@@ -23,7 +28,7 @@ static INIT: extern "C" fn() = {
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The first byte of a request says what to do.
-fn run(start: Start) -> Never {
+pub fn run(start: Start) -> Never {
     let mut served = 0u64;
     start.harden().serve(move |request| {
         served += 1;
@@ -95,6 +100,38 @@ fn forbidden(which: u8) -> Result<(), Rejected> {
         _ => std::fs::write("/tmp/tine-sandbox-test", b"x").err(),
     };
     Err(Rejected(format!("survived: {error:?}")))
+}
+
+/// Writes into the words it shares with the server.
+/// Bytes of the words before the slots in a region of 32 slots.
+pub const WORDS_BYTES: usize = 8_192;
+
+/// A request is the offset of a word, or `u32::MAX` for all of them, then a value, then what to do after writing it: reply, exit or hang.
+fn hostile(start: Start) -> Never {
+    start.harden().serve(|request| {
+        let bytes = request.bytes();
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let (offset, value) = (word(0), word(4));
+        // The bytes of the first slot follow the words.
+        let base = bytes.as_ptr().wrapping_sub(WORDS_BYTES).cast_mut().cast::<u32>();
+        let mut random = u64::from(value) | 1;
+        for index in 0..WORDS_BYTES / 4 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let written = if offset == u32::MAX { (random >> 32) as u32 } else { value };
+            if offset == u32::MAX || offset as usize == index * 4 {
+                // SAFETY: inside the region, which is mapped before the bytes of its first slot. That others use it, too, is the point.
+                unsafe { base.add(index).write_volatile(written) };
+            }
+        }
+        match bytes[8] {
+            1 => std::process::exit(0),
+            2 => loop {
+                std::hint::spin_loop();
+            },
+            _ => {}
+        }
+        request.write(b"garbled").map_err(|full| Rejected(full.to_string()))
+    })
 }
 
 fn dies(_start: Start) -> Never {
