@@ -78,6 +78,8 @@ enum Suite {
     Store,
     /// Local calls over sockets and shared memory, against bare ones and iceoryx2
     Ipc,
+    /// Sandboxed worker processes, beside children with pipes
+    Workers,
     /// All of them
     All,
 }
@@ -94,6 +96,7 @@ pub struct Plan {
 }
 
 fn main() -> anyhow::Result<()> {
+    suites::workers::init();
     let arguments = Arguments::parse();
     if cfg!(debug_assertions) {
         eprintln!("warning: this driver was built without optimisation; its own cost will show. Use --release.");
@@ -130,6 +133,9 @@ fn main() -> anyhow::Result<()> {
         }
         anyhow::Ok(())
     })?;
+    if wants(Suite::Workers) {
+        suites::workers::run(&plan, &mut reporter)?;
+    }
     let missed = reporter.finish()?;
     if arguments.strict && missed > 0 {
         bail!("{missed} targets were missed");

@@ -228,7 +228,7 @@ fn launch(binary: &Binary, directory: &Path) -> anyhow::Result<(Child, String)> 
 
 /// CPU time of a process through its CPU clock: exact to the nanosecond where `/proc/PID/stat` counts
 /// ticks of 10 ms, and complete where `/proc/PID/task` forgets threads that ended.
-fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+pub fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     let mut clock: libc::clockid_t = 0;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: both calls write only to the variables they are given, which live on this stack.

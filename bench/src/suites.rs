@@ -6,3 +6,4 @@ pub mod lanes;
 pub mod reducers;
 pub mod store;
 pub mod subscriptions;
+pub mod workers;

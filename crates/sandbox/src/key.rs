@@ -37,6 +37,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Deaths without an answer before callers are refused: the first may be bad luck.
 const DEATHS_FORGIVEN: u32 = 1;
+/// Large requests are held back while others have so many bytes of the arena: enough to keep a worker busy, and little enough to stay
+/// in the caches of both sides, which is worth more than being posted early.
+const WARM_BYTES: u32 = 256 << 10;
 /// A request that is done but was not announced is given this long past its deadline.
 const DONE_GRACE: Duration = Duration::from_millis(200);
 
@@ -211,6 +214,9 @@ impl Key {
         {
             let ticket = inner.tickets.get_mut(id);
             if inner.is_alone || (ticket.is_alone && inner.table.in_use() > 0) {
+                break;
+            }
+            if ticket.bytes > self.pool.options.shape.slot_bytes() && inner.table.arena_bytes_in_use() >= WARM_BYTES {
                 break;
             }
             let Some(place) = inner.table.take(ticket.bytes) else { break };

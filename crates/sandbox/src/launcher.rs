@@ -40,6 +40,8 @@ impl Zygote {
             .arg(zygote::ARGUMENT)
             .arg(std::process::id().to_string())
             .env_clear()
+            // Not to be ended by a terminal's interrupt, which is for the server to act on.
+            .process_group(0)
             .current_dir("/")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())

@@ -176,6 +176,11 @@ impl Pool {
         }
     }
 
+    /// What the pool was made with.
+    pub fn options(&self) -> &PoolOptions {
+        &self.shared.options
+    }
+
     /// Spares that are ready.
     pub fn spares(&self) -> usize {
         self.shared.spares.lock().ready.len()

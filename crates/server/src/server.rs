@@ -22,6 +22,7 @@ use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use tine_base::Env;
 use tine_host::{ClientSink as _, CloseReason, Host, HostOptions};
+use tine_sandbox::Sandbox;
 use tine_store::RecoveryProgress;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -55,6 +56,8 @@ pub struct ServerOptions {
     pub pages: Vec<Page>,
     /// Issuers whose tokens are accepted beside the server's own, as their tokens name them (`iss`).
     pub trusted_issuers: Vec<String>,
+    /// Worker processes; without them, nothing that needs one works.
+    pub sandbox: Option<Arc<Sandbox>>,
 }
 
 impl ServerOptions {
@@ -66,6 +69,7 @@ impl ServerOptions {
             limits: Limits::default(),
             pages: Vec::new(),
             trusted_issuers: Vec::new(),
+            sandbox: None,
         }
     }
 
@@ -93,6 +97,7 @@ pub(crate) struct Shared {
     pub limits: Limits,
     pub metrics: Arc<Metrics>,
     pub pages: Pages,
+    pub sandbox: Option<Arc<Sandbox>>,
     pub env: Arc<dyn Env>,
     pub lifecycle: watch::Sender<Lifecycle>,
     /// Around everything that may run a lane on this thread.
@@ -217,6 +222,7 @@ impl Server {
             stalls,
             address,
             pages: Pages::new(options.pages),
+            sandbox: options.sandbox,
             env,
             lifecycle: watch::Sender::new(Lifecycle::Running),
             clients: Mutex::default(),

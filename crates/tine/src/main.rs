@@ -37,6 +37,8 @@ use output::{Format, Output};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A zygote of the server has nothing to do with the command line, and must stay small.
+    tine_sandbox::init(&[]);
     let cli = Cli::parse();
     let output = Output::new(cli.global.form.unwrap_or(if cli.global.json { Format::Json } else { Format::Table }));
     match run(cli, &output) {

@@ -102,10 +102,6 @@ impl Shape {
         (self.arena_offset() + self.arena_bytes) as usize
     }
 
-    fn arena_blocks(self) -> u32 {
-        self.arena_bytes / self.slot_bytes
-    }
-
     fn words_bytes(self) -> u32 {
         let bytes = size_of::<Doors>() + self.slots as usize * size_of::<SlotWords>();
         (bytes as u32).next_multiple_of(PAGE_BYTES)

@@ -2,6 +2,9 @@
 
 use super::Shape;
 
+/// What the arena is given out in: a page, so that neighbours do not share one and little is wasted.
+const BLOCK_BYTES: u32 = super::PAGE_BYTES;
+
 /// The places of one use of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -27,7 +30,7 @@ impl SlotTable {
     /// Everything is free.
     pub fn new(shape: Shape) -> SlotTable {
         let free_slots = u64::MAX >> (u64::BITS - shape.slots());
-        SlotTable { shape, free_slots, blocks: vec![false; shape.arena_blocks() as usize] }
+        SlotTable { shape, free_slots, blocks: vec![false; (shape.arena_bytes() / BLOCK_BYTES) as usize] }
     }
 
     /// Takes a slot with room for `bytes` bytes: its own, or where they do not fit, adjoining blocks of the arena. `None`: nothing is
@@ -40,9 +43,9 @@ impl SlotTable {
         let (offset, bytes) = if bytes <= self.shape.slot_bytes() {
             (self.shape.slot_offset(slot), self.shape.slot_bytes())
         } else {
-            let count = bytes.div_ceil(self.shape.slot_bytes());
+            let count = bytes.div_ceil(BLOCK_BYTES);
             let first = self.take_blocks(count as usize)?;
-            (self.shape.arena_offset() + first as u32 * self.shape.slot_bytes(), count * self.shape.slot_bytes())
+            (self.shape.arena_offset() + first as u32 * BLOCK_BYTES, count * BLOCK_BYTES)
         };
         self.free_slots &= !(1 << slot);
         Some(Place { slot, offset, bytes })
@@ -70,8 +73,8 @@ impl SlotTable {
         assert_eq!(self.free_slots & (1 << place.slot), 0, "the slot is in use");
         self.free_slots |= 1 << place.slot;
         if place.offset >= self.shape.arena_offset() {
-            let first = ((place.offset - self.shape.arena_offset()) / self.shape.slot_bytes()) as usize;
-            let blocks = &mut self.blocks[first..first + (place.bytes / self.shape.slot_bytes()) as usize];
+            let first = ((place.offset - self.shape.arena_offset()) / BLOCK_BYTES) as usize;
+            let blocks = &mut self.blocks[first..first + (place.bytes / BLOCK_BYTES) as usize];
             assert!(blocks.iter().all(|&used| used), "the blocks are in use");
             blocks.fill(false);
         }
@@ -84,7 +87,7 @@ impl SlotTable {
 
     /// Bytes of the arena in use.
     pub fn arena_bytes_in_use(&self) -> u32 {
-        self.blocks.iter().filter(|&&used| used).count() as u32 * self.shape.slot_bytes()
+        self.blocks.iter().filter(|&&used| used).count() as u32 * BLOCK_BYTES
     }
 }
 

@@ -1,6 +1,7 @@
 //! Routes about the server itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
@@ -8,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use tine_host::LaneCounters;
+use tine_sandbox::Sandbox;
 
 use crate::error::RequestError;
 use crate::limits::{
@@ -38,14 +40,21 @@ pub(crate) async fn live() -> &'static str {
     "ok"
 }
 
-/// `GET /readyz`: requests are taken, and every store takes writes.
-pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, RequestError> {
+/// `GET /readyz`: requests are taken, and every store takes writes. A second line says how far worker processes are locked in.
+pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<String, RequestError> {
     if shared.is_stopping() {
         return Err(RequestError::ShuttingDown);
     }
     match shared.host.ready() {
-        Ok(()) => Ok("ok"),
+        Ok(()) => Ok(shared.sandbox.as_deref().map_or_else(|| "ok".to_owned(), ready_with_workers)),
         Err(error) => Err(RequestError::NotReady(error)),
+    }
+}
+
+fn ready_with_workers(sandbox: &Sandbox) -> String {
+    match sandbox.level(Duration::ZERO) {
+        Some(level) => format!("ok\nworkers: {level}\n"),
+        None => "ok\nworkers: starting\n".to_owned(),
     }
 }
 

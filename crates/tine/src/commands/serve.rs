@@ -12,6 +12,7 @@ use std::{
 use serde_json::json;
 use tine_base::SystemEnv;
 use tine_host::RecoveryProgress;
+use tine_sandbox::{Sandbox, SandboxOptions};
 use tine_server::{Server, ServerOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -26,6 +27,8 @@ use crate::{
 
 /// How long an orderly end may take: open transactions finish, the log is synced.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long worker processes may take to be gone; they are killed, so only the kernel is waited for.
+const WORKERS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Recovery shows its progress this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// Threads of the runtime beyond the cores. A lane whose module suddenly loops holds one until its
@@ -42,6 +45,7 @@ pub(super) const KILLED_STATUS: i32 = 130;
 /// A wrong address, a data directory that is in use or damaged, an address that is taken.
 pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(), Failure> {
     logging::start(&args.log, LogLevel::Info)?;
+    let sandbox = start_sandbox();
     raise_file_limit();
     let settings = Settings::load(global)?;
     let listen = resolve_listen(&settings.listen(args.listen.as_deref()).value)?;
@@ -50,6 +54,7 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(),
     let mut options = ServerOptions::new(listen, settings.data_dir.clone()).open_publish(args.open_publish);
     options.host.call_log = !args.no_call_log;
     options.trusted_issuers = args.trusted_issuers.clone();
+    options.sandbox = sandbox.clone();
     options.host.http_allow = args.allow_http.clone();
     if let Some(folder) = &args.static_dir {
         let pages = tine_server::read_directory(folder, STATIC_PATH);
@@ -60,7 +65,24 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(),
     options.host.pin_lane_threads = args.pin_cores;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(cores + SPARE_WORKERS).enable_all().build()?;
-    runtime.block_on(serve(options, &settings, output))
+    let ended = runtime.block_on(serve(options, &settings, output));
+    if let Some(sandbox) = sandbox
+        && let Err(error) = sandbox.shut_down(WORKERS_TIMEOUT)
+    {
+        tracing::warn!(code = error.code(), "{error}");
+    }
+    ended
+}
+
+/// Starts what starts worker processes, before this process grows. A server without it serves everything that needs none.
+fn start_sandbox() -> Option<Arc<Sandbox>> {
+    match Sandbox::start(SandboxOptions::default()) {
+        Ok(sandbox) => Some(Arc::new(sandbox)),
+        Err(error) => {
+            tracing::warn!(code = error.code(), "no worker processes: {error}");
+            None
+        }
+    }
 }
 
 async fn serve(options: ServerOptions, settings: &Settings, output: &Output) -> Result<(), Failure> {
