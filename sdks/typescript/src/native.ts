@@ -47,7 +47,7 @@ interface Addon {
     messageBytesMax: number,
     done: Done<Handle<"client">>,
   ): void;
-  call(client: Handle<"client">, request: Uint8Array, limitMs: number, done: Done<Uint8Array>): void;
+  call(client: Handle<"client">, request: Uint8Array, done: Done<Uint8Array>): void;
   stream(client: Handle<"client">, request: Uint8Array, credit: number, ready: () => void): Handle<"stream">;
   streamTake(stream: Handle<"stream">): Taken;
   streamCancel(stream: Handle<"stream">): void;
@@ -61,6 +61,7 @@ interface Addon {
   ): Handle<"server">;
   respond(responder: Handle<"responder">, payload: Uint8Array): void;
   respondError(responder: Handle<"responder">, code: string, message: string): void;
+  wantsStream(responder: Handle<"responder">): boolean;
   respondStream(responder: Handle<"responder">, ready: () => void): Handle<"sender">;
   senderSend(sender: Handle<"sender">, item: Uint8Array): number;
   senderIsCancelled(sender: Handle<"sender">): boolean;
@@ -106,18 +107,20 @@ class NativeClient implements RawClient {
 
   call(request: Uint8Array, limitMs: number): Promise<Uint8Array> {
     return new Promise((resolve, reject) => {
-      addon().call(this.#open(), request, limitMs, (code, message, payload) => {
+      const timer = setTimeout(() => reject(new CallError("TN0921", `no reply within ${limitMs} ms`)), limitMs);
+      translated(() => addon().call(this.#open(), request, (code, message, payload) => {
+        clearTimeout(timer);
         if (payload === undefined) {
           reject(new CallError(code ?? "TN0923", message ?? ""));
         } else {
           resolve(payload);
         }
-      });
+      }), () => clearTimeout(timer));
     });
   }
 
   stream(request: Uint8Array, credit: number): RawStream {
-    return new NativeStream(this.#open(), request, credit);
+    return translated(() => new NativeStream(this.#open(), request, credit));
   }
 
   close(): void {
@@ -132,6 +135,19 @@ class NativeClient implements RawClient {
       throw new CallError("TN0920", "the connection was closed here");
     }
     return this.#client;
+  }
+}
+
+/** Gives what the addon throws the class of the package. */
+function translated<T>(run: () => T, failed: () => void = () => {}): T {
+  try {
+    return run();
+  } catch (error) {
+    failed();
+    if (error instanceof Error && "code" in error) {
+      throw new CallError(String(error.code), error.message);
+    }
+    throw error;
   }
 }
 
@@ -161,7 +177,7 @@ class NativeStream implements RawStream {
       } else if ("item" in taken) {
         return taken.item;
       } else {
-        this.#isEnded = true;
+        this.cancel();
         if ("code" in taken) {
           throw new CallError(taken.code, taken.message);
         }
@@ -218,6 +234,9 @@ function rawResponder(responder: Handle<"responder">): RawResponder {
     ok: (payload) => addon().respond(responder, payload),
     error: (code, message) => addon().respondError(responder, code, message),
     stream: () => {
+      if (!addon().wantsStream(responder)) {
+        return undefined;
+      }
       let wake: (() => void) | undefined;
       const sender = addon().respondStream(responder, () => wake?.());
       const raw = {

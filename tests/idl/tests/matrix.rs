@@ -29,8 +29,8 @@ fn languages_understand_one_another() {
         for suffix in ["sock", "shm"] {
             let path = folder.path().join(format!("{}.{suffix}", server.language));
             let path = path.to_str().expect("the path is text");
-            let Some(running) = server.serve(path) else { continue };
-            for client in programs.iter().filter(|client| client.speaks(suffix)) {
+            let running = server.serve(path);
+            for client in &programs {
                 check_pair(client, server, path, &corpus);
                 pairs += 1;
             }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::process::{cargo, output};
 
 /// The floor of each crate; an edge may only go down. Crates of one floor know nothing of one another.
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
     ("tine-types", 0),
     ("tine-base", 0),
     ("tine-store", 1),
@@ -17,6 +17,7 @@ const FLOORS: [(&str, u8); 16] = [
     ("tine-tables", 2),
     ("tine-idl", 2),
     ("tine-ipc-c", 2),
+    ("tine-ipc-node", 2),
     ("tine-module", 3),
     ("tine-query", 3),
     ("tine-host", 4),

@@ -12,7 +12,7 @@ use std::{
 use tine_idl::{Language, Schema, generate};
 
 /// Pairs of a client and a server over one transport.
-pub const PAIRS: usize = 3 * (5 + 4) + 5;
+pub const PAIRS: usize = 4 * 5 * 2;
 
 /// How long a program may run; each does a few thousand calls.
 const RUN_LIMIT: Duration = Duration::from_secs(60);
@@ -23,10 +23,10 @@ const BUILD_LIMIT: Duration = Duration::from_secs(300);
 /// An echo program.
 pub struct Program {
     pub language: &'static str,
+    /// Whether there is a server in it.
     pub serves: bool,
     command: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
-    transports: &'static [&'static str],
 }
 
 /// A server that runs.
@@ -36,11 +36,6 @@ pub struct Running {
 }
 
 impl Program {
-    /// Whether it knows the transport.
-    pub fn speaks(&self, suffix: &str) -> bool {
-        self.transports.contains(&suffix)
-    }
-
     fn start(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]).args(arguments).envs(self.environment.iter().cloned());
@@ -55,22 +50,18 @@ impl Program {
         run_within(&mut self.start(arguments), RUN_LIMIT)
     }
 
-    /// Starts a server and waits until it is ready; none if it does not know the transport.
+    /// Starts a server and waits until it is ready.
     ///
     /// # Panics
     /// When it is not ready in time.
-    pub fn serve(&self, path: &str) -> Option<Running> {
-        let suffix = path.rsplit('.').next().unwrap_or_default();
-        if !self.speaks(suffix) {
-            return None;
-        }
+    pub fn serve(&self, path: &str) -> Running {
         let mut command = self.start(&["serve", path]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts");
         let mut line = String::new();
         // A server that dies ends its output; one that hangs is ended by the limit of the whole test run.
         BufReader::new(child.stdout.as_mut().expect("it is piped")).read_line(&mut line).expect("it can be read");
         assert_eq!(line, "ready\n", "the server in {} did not start", self.language);
-        Some(Running { child, language: self.language })
+        Running { child, language: self.language }
     }
 }
 
@@ -99,17 +90,17 @@ pub fn build_all(folder: &Path) -> Vec<Program> {
     let library = library();
     vec![
         rust(),
-        typescript(&folder.join("typescript")),
+        typescript(&folder.join("typescript"), &library),
         cpp(&folder.join("cpp"), &library),
         zig(&folder.join("zig"), &library),
         python(&folder.join("python"), &library),
     ]
 }
 
-/// Builds `libtine_ipc`, and returns its folder.
+/// Builds `libtine_ipc` and the addon for Node, and returns their folder.
 fn library() -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(root()).args(["build", "--package", "tine-ipc-c"]);
+    cargo.current_dir(root()).args(["build", "--package", "tine-ipc-c", "--package", "tine-ipc-node"]);
     run_within(cargo.env("CARGO_TARGET_DIR", target()), BUILD_LIMIT);
     let folder = target().join("debug");
     assert!(folder.join("libtine_ipc.so").exists(), "cargo built no library");
@@ -118,11 +109,11 @@ fn library() -> PathBuf {
 
 fn rust() -> Program {
     let command = vec![env!("CARGO_BIN_EXE_tine-idl-tests").into()];
-    Program { language: "rust", serves: true, command, environment: Vec::new(), transports: &["sock", "shm"] }
+    Program { language: "rust", serves: true, command, environment: Vec::new() }
 }
 
 /// Compiles the package and the program with the type checker at its strictest.
-fn typescript(folder: &Path) -> Program {
+fn typescript(folder: &Path, library: &Path) -> Program {
     let package = folder.join("node_modules/tine-ipc");
     fs::create_dir_all(&package).expect("the folder can be made");
     let modules = target().join("npm/node_modules");
@@ -142,7 +133,11 @@ fn typescript(folder: &Path) -> Program {
     fs::write(folder.join("tsconfig.json"), TSCONFIG).expect("it can be written");
     tsc(&[Path::new("-p"), folder]);
     let command = vec!["node".into(), folder.join("out/echo.js").into()];
-    Program { language: "typescript", serves: true, command, environment: Vec::new(), transports: &["sock"] }
+    // Node takes a library for an addon by its name.
+    let addon = folder.join("tine_ipc.node");
+    fs::copy(library.join("libtine_ipc_node.so"), &addon).expect("it can be copied");
+    let environment = vec![("TINE_IPC_ADDON", addon.into())];
+    Program { language: "typescript", serves: true, command, environment }
 }
 
 /// Compiles with every warning an error: the headers are part of other people's programs.
@@ -156,7 +151,7 @@ fn cpp(folder: &Path, library: &Path) -> Program {
     compiler.arg("-L").arg(library).arg("-ltine_ipc").arg("-pthread");
     run_within(&mut compiler, BUILD_LIMIT);
     let environment = vec![("LD_LIBRARY_PATH", library.into())];
-    Program { language: "cpp", serves: true, command: vec![program.into()], environment, transports: &["sock", "shm"] }
+    Program { language: "cpp", serves: true, command: vec![program.into()], environment }
 }
 
 fn zig(folder: &Path, library: &Path) -> Program {
@@ -193,7 +188,7 @@ fn zig(folder: &Path, library: &Path) -> Program {
         OsString::from(format!("-femit-bin={}", program.display())),
     ]);
     let environment = vec![("LD_LIBRARY_PATH", library.into())];
-    Program { language: "zig", serves: true, command: vec![program.into()], environment, transports: &["sock", "shm"] }
+    Program { language: "zig", serves: true, command: vec![program.into()], environment }
 }
 
 fn python(folder: &Path, library: &Path) -> Program {
@@ -206,7 +201,7 @@ fn python(folder: &Path, library: &Path) -> Program {
         ("PYTHONDONTWRITEBYTECODE", "1".into()),
     ];
     let command = vec!["python3".into(), program.into()];
-    Program { language: "python", serves: false, command, environment, transports: &["sock", "shm"] }
+    Program { language: "python", serves: false, command, environment }
 }
 
 const TSCONFIG: &str = r#"{
