@@ -57,7 +57,7 @@ async fn tools_subscribe_call_and_query_in_json() {
     .await;
     let update = tool.next().await["TransactionUpdate"].clone();
     let row = json!({ "id": 1, "name": "Ada", "best_friend": { "none": [] } });
-    assert_eq!(rows(&update["status"]["Committed"], "inserts"), [row.clone()], "{update}");
+    assert_eq!(rows(&update["status"]["Committed"], "inserts"), std::slice::from_ref(&row), "{update}");
     assert_eq!(update["reducer_call"]["reducer_name"], "add");
     assert_eq!(update["caller_identity"]["__identity__"], json!(identity));
 
