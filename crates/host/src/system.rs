@@ -304,48 +304,29 @@ impl SystemTables<'_> {
     }
 
     fn view_rows(&self, table: SystemTable, rows: &mut Rows) {
-        let def = self.module.def();
-        for (view, number) in def.views.iter().zip(0u32..) {
-            if !view.is_public && !self.caller.is_owner {
+        for (view, number) in self.module.views.iter().zip(0u32..) {
+            if !view.public && !self.caller.is_owner {
                 continue;
             }
-            let mut elements = |product: &ProductType| {
-                for (element, position) in product.elements.iter().zip(0u16..) {
+            match table {
+                SystemTable::ViewColumn => view.columns.iter().for_each(|column| {
                     rows.add(|row| {
                         row.put_u32(number);
-                        row.put_u16(position);
-                        row.put_str(&def.canonical_column_name(element.name().unwrap_or_default()));
-                        row.put_bytes(&type_bytes(&element.ty));
+                        row.put_u16(column.position.0);
+                        row.put_str(&column.name);
+                        row.put_bytes(&type_bytes(&column.ty));
                     });
-                }
-            };
-            match table {
-                SystemTable::ViewParam => elements(&view.params),
-                SystemTable::ViewColumn => {
-                    let row_type = def.typespace.inline(&view.return_type).ok().and_then(row_type_of);
-                    elements(&row_type.unwrap_or_default());
-                }
+                }),
+                // The SDK has no way to give a view parameters.
+                SystemTable::ViewParam => {}
                 _ => rows.add(|row| {
                     row.put_u32(number);
-                    row.put_str(&def.canonical_function_name(&view.source_name));
-                    row.put_bool(view.is_public);
+                    row.put_str(&view.name);
+                    row.put_bool(view.public);
                     row.put_bool(view.is_anonymous);
                 }),
             }
         }
-    }
-}
-
-/// What a view returns rows of: the items of an array or an option.
-fn row_type_of(ty: AlgebraicType) -> Option<ProductType> {
-    let item = match ty {
-        AlgebraicType::Array(item) => *item,
-        AlgebraicType::Sum(sum) => sum.variants.into_iter().next()?.ty,
-        _ => return None,
-    };
-    match item {
-        AlgebraicType::Product(product) => Some(product),
-        _ => None,
     }
 }
 

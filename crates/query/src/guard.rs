@@ -10,9 +10,11 @@
 //! those that lead, key by key, to a changed row of a table that a rule joins. The state before a commit is the state after it minus
 //! the inserted rows plus the deleted ones, as in [`crate::join`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tine_tables::{ChangeSet, DatabaseSchema, TableId, TableRead, TableSchema};
 use tine_types::Identity;
 
@@ -205,26 +207,63 @@ impl Keyed {
     }
 }
 
+/// A commit, arranged to see the state before it: hash tables are made once per commit and plan, so that large commits cost their size.
+pub(crate) struct Undone<'a> {
+    changes: &'a ChangeSet,
+    inserted: HashMap<TableId, HashSet<&'a [u8]>>,
+    /// By the address of the side of a match, and by its key. Sides do not move: plans are shared and immutable.
+    deleted: RefCell<HashMap<usize, RowsByKey<'a>>>,
+}
+
+/// Rows by the value of one column.
+type RowsByKey<'a> = HashMap<&'a [u8], Vec<&'a Bytes>>;
+
+impl<'a> Undone<'a> {
+    fn new(changes: &'a ChangeSet) -> Undone<'a> {
+        let inserted = changes.tables.iter().map(|changes| {
+            let rows = changes.inserts.iter().map(|row| &**row);
+            (changes.table, rows.collect())
+        });
+        Undone { changes, inserted: inserted.collect(), deleted: RefCell::default() }
+    }
+
+    /// Whether the commit inserted the row.
+    fn is_new(&self, table: TableId, row: &[u8]) -> bool {
+        self.inserted.get(&table).is_some_and(|rows| rows.contains(row))
+    }
+
+    /// The rows of the key that the commit deleted.
+    fn deleted(&self, keyed: &Keyed, key: &[u8]) -> Vec<&'a Bytes> {
+        let Some(changes) = self.changes.table(keyed.table.id) else { return Vec::new() };
+        let mut deleted = self.deleted.borrow_mut();
+        let by_key = deleted.entry(std::ptr::from_ref(keyed).addr()).or_insert_with(|| {
+            let mut by_key = RowsByKey::new();
+            changes.deletes.iter().for_each(|row| by_key.entry(keyed.key.get(row)).or_default().push(row));
+            by_key
+        });
+        by_key.get(key).cloned().unwrap_or_default()
+    }
+}
+
 /// A state to ask: that of `reader`, or the one that `undone` led from.
 #[derive(Clone, Copy)]
 pub(crate) struct State<'a> {
     pub reader: &'a dyn TableRead,
-    pub undone: Option<&'a ChangeSet>,
+    pub undone: Option<&'a Undone<'a>>,
     pub budget: &'a Budget,
 }
 
 impl State<'_> {
     fn visit(self, keyed: &Keyed, key: &[u8], visit: &mut Visit<'_>) -> Result<Walk, QueryError> {
-        let changes = self.undone.and_then(|changes| changes.table(keyed.table.id));
         let walked = keyed.visit(self.reader, key, &mut |row| {
             self.budget.spend(1)?;
-            let is_new = changes.is_some_and(|changes| changes.inserts.iter().any(|new| **new == *row));
+            let is_new = self.undone.is_some_and(|undone| undone.is_new(keyed.table.id, row));
             if is_new { Ok(Walk::On) } else { visit(row) }
         })?;
         if walked == Walk::Stop {
             return Ok(walked);
         }
-        for row in changes.iter().flat_map(|changes| &changes.deletes).filter(|row| keyed.key.get(row) == key) {
+        for row in self.undone.map(|undone| undone.deleted(keyed, key)).unwrap_or_default() {
             self.budget.spend(1)?;
             if visit(row)? == Walk::Stop {
                 return Ok(Walk::Stop);
@@ -428,7 +467,8 @@ impl GuardedPlan {
     ) -> Result<(), QueryError> {
         let budget = Budget::new(self.steps_max);
         let after = State { reader, undone: None, budget: &budget };
-        let before = State { undone: Some(changes), ..after };
+        let undone = Undone::new(changes);
+        let before = State { undone: Some(&undone), ..after };
         let root = &self.sides[0];
         let own = changes.table(root.table.id);
         for row in own.iter().flat_map(|own| &own.inserts).filter(|row| root.accepts(row)) {
@@ -443,8 +483,7 @@ impl GuardedPlan {
         }
         let mut stayed: BTreeSet<Vec<u8>> = BTreeSet::new();
         let mut note = |row: &[u8]| {
-            let is_new = own.is_some_and(|own| own.inserts.iter().any(|new| **new == *row));
-            if !is_new && root.accepts(row) {
+            if !undone.is_new(root.table.id, row) && root.accepts(row) {
                 stayed.insert(row.to_vec());
             }
             Ok(Walk::On)

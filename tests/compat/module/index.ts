@@ -3,7 +3,10 @@ import { SenderError, t } from "spacetimedb/server";
 import { club, Mood, Rank, sample } from "./schema";
 
 export default club;
+export * from "./handlers";
 export * from "./rules";
+export * from "./schedules";
+export * from "./views";
 
 export const init = club.init(ctx => {
   ctx.db.room.insert({ id: 0, title: "hall", open: true });

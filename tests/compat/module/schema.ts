@@ -1,5 +1,6 @@
 /** Tables of the club: members, rooms, messages, and one table per kind of column, index and rule. */
 import { schema, t, table } from "spacetimedb/server";
+import * as archive from "./archive";
 
 export const Rank = t.enum("Rank", ["Guest", "Regular", "Keeper"]);
 export const Mood = t.enum("Mood", { Plain: t.unit(), Loud: t.u32(), Quoted: t.object("Quote", { of: t.u64(), by: t.string() }) });
@@ -68,6 +69,13 @@ export const audit = table({}, { id: t.u32().primaryKey().autoInc(), what: t.str
 export const ban = table({}, { identity: t.identity().primaryKey() });
 export const claim = table({ public: true }, { subject: t.string().primaryKey(), issuer: t.string(), internal: t.bool() });
 
+/** Each row is read out at its time. */
+export const reminder = table(
+  { public: true },
+  { id: t.u64().primaryKey().autoInc(), at: t.scheduleAt(), text: t.string(), byProcedure: t.bool() }
+);
+export const errand = table({}, { id: t.u64().primaryKey().autoInc(), at: t.scheduleAt(), text: t.string() });
+
 export const sample = table(
   { public: true },
   {
@@ -117,5 +125,8 @@ export const club = schema({
   audit,
   ban,
   claim,
+  reminder,
+  errand,
   sample,
+  archive,
 });
