@@ -6,6 +6,7 @@
 
 mod data;
 mod forks;
+mod log;
 mod peers;
 mod reads;
 mod writes;
@@ -45,6 +46,12 @@ impl Series {
         (Case { suite: SUITE, case, value: median(&ratios), unit: "ratio", peer: None, target }, beside)
     }
 
+    /// [`Series::against`] for rates.
+    fn at_least(&self, case: &'static str, peer: &'static str, target: f64) -> (Case, String) {
+        let (case, beside) = self.against(case, peer, target);
+        (Case { target: Target::AtLeast(target), ..case }, beside)
+    }
+
     fn alone(&self, case: &'static str, unit: &'static str, target: Target) -> (Case, String) {
         let peer: Option<Peer> = None;
         (Case { suite: SUITE, case, value: median(&self.ours), unit, peer, target }, String::new())
@@ -61,7 +68,7 @@ pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
     let (mut drop100, mut diff100, mut memory100) = (Series::default(), Series::default(), Series::default());
     let (mut fork, mut depth, mut idle, mut many) =
         (Series::default(), Series::default(), Series::default(), Series::default());
-    let mut replay = Series::default();
+    let (mut replay, mut durable, mut group) = (Series::default(), Series::default(), Series::default());
     for round in 0..plan.rounds {
         reporter.progress(&format!("store: round {} of {}", round + 1, plan.rounds));
         reads::get(&world, &mut get)?;
@@ -75,6 +82,7 @@ pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
         forks::depth(&world, &mut depth)?;
         forks::many(&world, &mut idle, &mut many)?;
         writes::replay(&plan.binary.scratch(), &mut replay)?;
+        log::durable(&plan.binary.scratch(), &mut durable, &mut group)?;
     }
     for (case, beside) in [
         get.against("get_vs_btreemap", "BTreeMap", 1.25),
@@ -93,6 +101,8 @@ pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
         drop100.against("drop_vs_imbl", "imbl", 0.02),
         diff100.against("diff100_vs_imbl", "imbl", 0.6),
         many.against("forks_100k_get_ratio", "1 fork", 1.1),
+        durable.against("durable_vs_raw", "raw write", 1.3),
+        group.at_least("group64_vs_group1", "1 in flight", 8.0),
         replay.alone("replay_keys_per_s", "1/s", Target::AtLeast(1e6)),
     ] {
         if !beside.is_empty() {

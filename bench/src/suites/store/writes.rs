@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tine_base::SystemEnv;
-use tine_store::{ForkId, Store, StoreOptions};
+use tine_store::{ForkId, ImagePlace, Store, StoreOptions};
 
 use super::Series;
 use super::data::{RANDOM, RECORDS, World, cpu_ns, key, mixed, per_call};
@@ -84,7 +84,9 @@ pub fn commit100(world: &mut World, series: &mut Series) -> anyhow::Result<()> {
 /// Opening a store whose log has a million random keys, ten per commit.
 pub fn replay(scratch: &Path, series: &mut Series) -> anyhow::Result<()> {
     let directory = tempfile::tempdir_in(scratch)?;
-    let open = || Store::open(StoreOptions::new(directory.path()), Arc::new(SystemEnv));
+    // With images there would be little to replay.
+    let options = || StoreOptions { images: ImagePlace::Nowhere, ..StoreOptions::new(directory.path()) };
+    let open = || Store::open(options(), Arc::new(SystemEnv));
     let store = open()?;
     let mut writer = store.writer(ForkId::MAIN)?;
     for number in 0..REPLAYED {

@@ -371,7 +371,9 @@ impl Cut {
             };
         let mut forks: Vec<ForkCut> = forks.map(fork).collect();
         forks.sort_by_key(|fork| fork.entry.fork);
-        forks.iter().for_each(|fork| drop(lineages.remove(&fork.entry.fork)));
+        for fork in &forks {
+            lineages.remove(&fork.entry.fork);
+        }
         Cut { sequence, next_fork, next_keyspace, forks, gone: lineages }
     }
 

@@ -25,10 +25,8 @@ const URL: &str = "s3://bucket/some/folder";
 
 impl Bucket {
     fn start(test: &str) -> Option<Bucket> {
-        let target = PathBuf::from(
-            std::env::var_os("CARGO_TARGET_DIR")
-                .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")), PathBuf::from),
-        );
+        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+        let target = target.unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../target").into());
         let program = target.join("moto/bin/moto_server");
         if !program.exists() {
             let notes = target.join("tine-tests/skipped");
