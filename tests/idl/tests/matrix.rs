@@ -34,6 +34,9 @@ fn languages_understand_one_another() {
                 check_pair(client, server, path, &corpus);
                 pairs += 1;
             }
+            if server.language == "rust" {
+                programs.iter().for_each(|program| check_example(program, path));
+            }
             running.stop();
         }
     }
@@ -45,4 +48,10 @@ fn check_pair(client: &Program, server: &Program, path: &str, corpus: &str) {
     let pair = format!("{} to {} at {path}", client.language, server.language);
     let count = said.trim().strip_prefix("client ").and_then(|count| count.parse::<usize>().ok());
     assert!(count.is_some_and(|count| count > 40), "{pair}: {said}");
+}
+
+/// The examples of all pages do the same.
+fn check_example(program: &Program, path: &str) {
+    let Some(said) = program.run_example(path) else { return };
+    assert_eq!(said, "2 bytes\n2 bytes\n1\n2\n3\nnot today\n", "the example in {}", program.language);
 }

@@ -27,6 +27,8 @@ pub struct Program {
     pub serves: bool,
     command: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
+    /// The example of the language's page, where there is one.
+    example: Option<Vec<OsString>>,
 }
 
 /// A server that runs.
@@ -48,6 +50,21 @@ impl Program {
     /// When it fails, or takes too long.
     pub fn run(&self, arguments: &[&str]) -> String {
         run_within(&mut self.start(arguments), RUN_LIMIT)
+    }
+
+    /// Runs the example of the language's page; what it said, on either output. None for Rust, whose example is a test of its own.
+    ///
+    /// # Panics
+    /// When it fails, or takes too long.
+    pub fn run_example(&self, path: &str) -> Option<String> {
+        let example = self.example.as_ref()?;
+        let mut command = Command::new(&example[0]);
+        command.args(&example[1..]).arg(path).envs(self.environment.iter().cloned());
+        let output = command.output().expect("the example starts");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(output.status.success(), "{}: {said}", self.language);
+        Some(said)
     }
 
     /// Starts a server and waits until it is ready.
@@ -109,7 +126,7 @@ fn library() -> PathBuf {
 
 fn rust() -> Program {
     let command = vec![env!("CARGO_BIN_EXE_tine-idl-tests").into()];
-    Program { language: "rust", serves: true, command, environment: Vec::new() }
+    Program { language: "rust", serves: true, command, environment: Vec::new(), example: None }
 }
 
 /// Compiles the package and the program with the type checker at its strictest.
@@ -130,6 +147,7 @@ fn typescript(folder: &Path, library: &Path) -> Program {
     fs::write(folder.join("package.json"), r#"{"type": "module"}"#).expect("it can be written");
     write_generated(Language::TypeScript, &folder.join("generated"));
     fs::copy(programs().join("typescript/echo.ts"), folder.join("echo.ts")).expect("it can be copied");
+    write_example("typescript", "typescript", &folder.join("example.ts"));
     fs::write(folder.join("tsconfig.json"), TSCONFIG).expect("it can be written");
     tsc(&[Path::new("-p"), folder]);
     let command = vec!["node".into(), folder.join("out/echo.js").into()];
@@ -137,21 +155,29 @@ fn typescript(folder: &Path, library: &Path) -> Program {
     let addon = folder.join("tine_ipc.node");
     fs::copy(library.join("libtine_ipc_node.so"), &addon).expect("it can be copied");
     let environment = vec![("TINE_IPC_ADDON", addon.into())];
-    Program { language: "typescript", serves: true, command, environment }
+    let example = Some(vec!["node".into(), folder.join("out/example.js").into()]);
+    Program { language: "typescript", serves: true, command, environment, example }
 }
 
 /// Compiles with every warning an error: the headers are part of other people's programs.
 fn cpp(folder: &Path, library: &Path) -> Program {
     write_generated(Language::Cpp, &folder.join("generated"));
-    let program = folder.join("echo");
-    let mut compiler = Command::new("g++");
-    compiler.args(["-std=c++20", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]);
-    compiler.arg("-I").arg(root().join("sdks/cpp/include")).arg("-I").arg(root().join("crates/ipc-c/include"));
-    compiler.arg("-I").arg(folder).arg(programs().join("cpp/echo.cpp")).arg("-o").arg(&program);
-    compiler.arg("-L").arg(library).arg("-ltine_ipc").arg("-pthread");
-    run_within(&mut compiler, BUILD_LIMIT);
+    let source = folder.join("example.cpp");
+    write_example("cpp", "cpp", &source);
+    let compile = |source: &Path, program: &Path| {
+        let mut compiler = Command::new("g++");
+        compiler.args(["-std=c++20", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]);
+        compiler.arg("-I").arg(root().join("sdks/cpp/include")).arg("-I").arg(root().join("crates/ipc-c/include"));
+        compiler.arg("-I").arg(folder).arg(source).arg("-o").arg(program);
+        compiler.arg("-L").arg(library).arg("-ltine_ipc").arg("-pthread");
+        run_within(&mut compiler, BUILD_LIMIT);
+    };
+    let (program, example) = (folder.join("echo"), folder.join("example"));
+    compile(&programs().join("cpp/echo.cpp"), &program);
+    compile(&source, &example);
     let environment = vec![("LD_LIBRARY_PATH", library.into())];
-    Program { language: "cpp", serves: true, command: vec![program.into()], environment }
+    let example = Some(vec![example.into()]);
+    Program { language: "cpp", serves: true, command: vec![program.into()], environment, example }
 }
 
 fn zig(folder: &Path, library: &Path) -> Program {
@@ -169,26 +195,33 @@ fn zig(folder: &Path, library: &Path) -> Program {
     let source = programs().join("zig/echo.zig");
     zig(&["fmt".into(), "--check".into(), generated.clone().into(), runtime.clone().into(), source.clone().into()]);
     let module = |name: &str, path: &Path| OsString::from(format!("-M{name}={}", path.display()));
-    let program = folder.join("echo");
-    zig(&[
-        "build-exe".into(),
-        "--dep".into(),
-        "tine_ipc".into(),
-        "--dep".into(),
-        "echo".into(),
-        module("root", &source),
-        "--dep".into(),
-        "tine_ipc".into(),
-        module("echo", &generated),
-        module("tine_ipc", &runtime.join("tine_ipc.zig")),
-        "-lc".into(),
-        "-L".into(),
-        library.into(),
-        "-ltine_ipc".into(),
-        OsString::from(format!("-femit-bin={}", program.display())),
-    ]);
+    let compile = |source: &Path, program: &Path| {
+        zig(&[
+            "build-exe".into(),
+            "--dep".into(),
+            "tine_ipc".into(),
+            "--dep".into(),
+            "echo".into(),
+            module("root", source),
+            "--dep".into(),
+            "tine_ipc".into(),
+            module("echo", &generated),
+            module("tine_ipc", &runtime.join("tine_ipc.zig")),
+            "-lc".into(),
+            "-L".into(),
+            library.into(),
+            "-ltine_ipc".into(),
+            OsString::from(format!("-femit-bin={}", program.display())),
+        ]);
+    };
+    let (program, example) = (folder.join("echo"), folder.join("example"));
+    let example_source = folder.join("example.zig");
+    write_example("zig", "zig", &example_source);
+    compile(&source, &program);
+    compile(&example_source, &example);
     let environment = vec![("LD_LIBRARY_PATH", library.into())];
-    Program { language: "zig", serves: true, command: vec![program.into()], environment }
+    let example = Some(vec![example.into()]);
+    Program { language: "zig", serves: true, command: vec![program.into()], environment, example }
 }
 
 fn python(folder: &Path, library: &Path) -> Program {
@@ -201,7 +234,10 @@ fn python(folder: &Path, library: &Path) -> Program {
         ("PYTHONDONTWRITEBYTECODE", "1".into()),
     ];
     let command = vec!["python3".into(), program.into()];
-    Program { language: "python", serves: false, command, environment }
+    let example = folder.join("example.py");
+    write_example("python", "python", &example);
+    let example = Some(vec!["python3".into(), example.into()]);
+    Program { language: "python", serves: false, command, environment, example }
 }
 
 const TSCONFIG: &str = r#"{
@@ -210,8 +246,16 @@ const TSCONFIG: &str = r#"{
     "exactOptionalPropertyTypes": true, "noUnusedLocals": true, "noUnusedParameters": true,
     "types": ["node"], "rootDir": ".", "outDir": "out"
   },
-  "files": ["echo.ts"]
+  "files": ["echo.ts", "example.ts"]
 }"#;
+
+/// Writes the first example of a language's page.
+fn write_example(sdk: &str, marker: &str, file: &Path) {
+    let page = fs::read_to_string(root().join("sdks").join(sdk).join("README.md")).expect("there is a page");
+    let (_, rest) = page.split_once(&format!("```{marker}\n")).expect("the page has an example");
+    let (example, _) = rest.split_once("```").expect("the example has an end");
+    fs::write(file, example).expect("it can be written");
+}
 
 /// Writes the code of the echo service.
 fn write_generated(language: Language, folder: &Path) {
