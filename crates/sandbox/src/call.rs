@@ -185,7 +185,7 @@ fn retry(key: &Key, failure: Failure, may_retry: bool, retries: u32) -> Result<u
 fn ticket(key: &Key, options: &CallOptions, is_alone: bool, deadline: Instant) -> Result<Ticket, CallError> {
     let max = key.pool.options.shape.exchange_bytes_max();
     match options.exchange(options.request_bytes_max).bytes() {
-        Some(bytes) if bytes <= max => Ok(Ticket::new(bytes, is_alone, deadline)),
+        Some(bytes) if bytes <= max => Ok(Ticket::new(bytes, is_alone, deadline - options.timeout, deadline)),
         bytes => {
             let needed = bytes.map_or(u64::MAX, u64::from);
             Err(CallError::TooLarge { needed, max: max.into() })
@@ -220,7 +220,6 @@ fn take_reply(
     let metrics = &key.pool.sandbox.metrics;
     let from = reply.len();
     grant.process.end.copy_incoming(grant.place, exchange, incoming, reply);
-    add(&metrics.requests, 1);
     match incoming.status {
         status::DONE => Ok(()),
         status::REJECTED => {

@@ -26,7 +26,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tine_base::slots::{Exchange, Incoming, Notify, Place, SLOTS_MAX, Seen, SlotTable, Turn};
 
 use crate::error::{CallError, Death, KillCause, LaunchError};
-use crate::metrics::{add, subtract};
+use crate::metrics::add;
 use crate::pool::{PoolShared, WorkerKey};
 use crate::process::{Process, WorkerId};
 use crate::tickets::{Ticket, TicketId, Tickets};
@@ -99,6 +99,17 @@ struct Inner {
     /// When the first caller asked for the present worker, until its first reply.
     wanted_since: Option<Instant>,
     failures: Failures,
+    tally: Tally,
+}
+
+/// What was counted since the last flush. Counters shared by all keys would bounce between cores several times per call.
+#[derive(Debug, Default)]
+struct Tally {
+    requests: u64,
+    granted_at_once: u64,
+    in_flight: i64,
+    in_flight_bytes: i64,
+    abandoned_slots: i64,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +135,7 @@ impl Key {
             last_used: Instant::now(),
             wanted_since: None,
             failures: Failures::default(),
+            tally: Tally::default(),
         };
         Key { id, pool, inner: Mutex::new(inner) }
     }
@@ -138,8 +150,10 @@ impl Key {
             self.refuse_early(&mut inner, ticket.asked_at)?;
         }
         let is_alone = ticket.is_alone;
+        if inner.tickets.is_empty() {
+            self.pool.sandbox.key_is_busy();
+        }
         let id = inner.tickets.insert(ticket);
-        self.pool.sandbox.ticket_made();
         match is_alone {
             true => inner.queue.push_front(id),
             false => inner.queue.push_back(id),
@@ -154,6 +168,7 @@ impl Key {
             Stage::Granted(grant) => Some(grant.clone()),
             _ => None,
         };
+        inner.tally.granted_at_once += u64::from(grant.is_some());
         wake(inner, wakes);
         Ok((id, grant))
     }
@@ -225,8 +240,10 @@ impl Key {
             inner.generation = inner.generation.wrapping_add(1);
             inner.flights[place.slot as usize] = Some(id);
             ticket.stage = Stage::Granted(Grant { process: process.clone(), place, generation: inner.generation });
-            self.pool.sandbox.metrics.queue_wait.record(ticket.asked_at.elapsed());
-            wakes.extend(ticket.waker.take());
+            if let Some(waker) = ticket.waker.take() {
+                self.pool.sandbox.metrics.queue_wait.record(ticket.asked_at.elapsed());
+                wakes.push(waker);
+            }
         }
         wakes
     }
@@ -269,9 +286,8 @@ impl Key {
             Stage::Failed(_) => return Err(self.take_failure(&mut inner, id)),
             stage => unreachable!("a ticket that was granted a slot is {stage:?}"),
         }
-        let metrics = &self.pool.sandbox.metrics;
-        add(&metrics.in_flight, 1);
-        add(&metrics.in_flight_bytes, grant.place.bytes.into());
+        inner.tally.in_flight += 1;
+        inner.tally.in_flight_bytes += i64::from(grant.place.bytes);
         drop(inner);
         // Outside of the lock, since it may wake a process.
         grant.process.end.submit(grant.place.slot);
@@ -356,7 +372,7 @@ impl Key {
     }
 
     fn finish(&self, inner: &mut Inner, id: TicketId, incoming: Incoming) -> Wakes {
-        self.landed(inner.tickets.get(id));
+        inner.landed(id);
         let ticket = inner.tickets.get_mut(id);
         match &ticket.stage {
             Stage::Posted(grant) => {
@@ -368,20 +384,10 @@ impl Key {
         }
     }
 
-    /// Counts a request that is no longer with a worker.
-    fn landed(&self, ticket: &Ticket) {
-        let (Stage::Posted(grant) | Stage::Abandoned(grant)) = &ticket.stage else { return };
-        let metrics = &self.pool.sandbox.metrics;
-        subtract(&metrics.in_flight, 1);
-        subtract(&metrics.in_flight_bytes, grant.place.bytes.into());
-        if matches!(ticket.stage, Stage::Abandoned(_)) {
-            subtract(&metrics.abandoned_slots, 1);
-        }
-    }
-
     /// Gives back a ticket whose reply was copied, and its slot.
     pub(crate) fn release(&self, id: TicketId) {
         let mut inner = self.inner.lock();
+        inner.tally.requests += 1;
         let wakes = self.release_locked(&mut inner, id);
         wake(inner, wakes);
     }
@@ -394,13 +400,16 @@ impl Key {
             }
             Stage::Queued | Stage::Failed(_) => return Vec::new(),
         };
-        inner.free(&grant, ticket.is_alone);
+        inner.free(&grant, ticket.is_alone, ticket.asked_at);
         self.grant(inner)
     }
 
     fn remove(&self, inner: &mut Inner, id: TicketId) -> Ticket {
-        self.pool.sandbox.ticket_gone();
-        inner.tickets.remove(id)
+        let ticket = inner.tickets.remove(id);
+        if inner.tickets.is_empty() {
+            self.pool.sandbox.key_is_quiet();
+        }
+        ticket
     }
 
     fn take_failure(&self, inner: &mut Inner, id: TicketId) -> Failure {
@@ -421,7 +430,7 @@ impl Key {
                 Vec::new()
             }
             Stage::Posted(grant) if grant.process.end.withdraw(grant.place.slot, grant.generation) => {
-                self.landed(ticket);
+                inner.landed(id);
                 self.release_locked(&mut inner, id)
             }
             Stage::Posted(_) if ticket.is_attended => {
@@ -434,7 +443,7 @@ impl Key {
                 ticket.stage = Stage::Abandoned(grant.clone());
                 ticket.waker = None;
                 add(&self.pool.sandbox.metrics.abandoned, 1);
-                add(&self.pool.sandbox.metrics.abandoned_slots, 1);
+                inner.tally.abandoned_slots += 1;
                 Vec::new()
             }
             Stage::Granted(_) | Stage::Finished(..) | Stage::Failed(_) => self.release_locked(&mut inner, id),
@@ -481,7 +490,7 @@ impl Key {
 
     /// Fails a request whose worker is closed.
     fn fail_flight(&self, inner: &mut Inner, id: TicketId, failure: Failure) -> Option<Waker> {
-        self.landed(inner.tickets.get(id));
+        inner.landed(id);
         let ticket = inner.tickets.get_mut(id);
         if let (Stage::Posted(grant), true) = (&ticket.stage, ticket.is_attended) {
             grant.process.end.close(grant.place.slot, grant.generation);
@@ -532,6 +541,7 @@ impl Key {
     /// Fails what is over its deadline. A worker that works on such a request is killed, and so is one that takes up none.
     pub(crate) fn check_deadlines(self: &Arc<Self>, now: Instant) {
         let mut inner = self.inner.lock();
+        self.flush(&mut inner);
         let mut wakes = Vec::new();
         if let Phase::Ready(process) = &inner.phase {
             // Whoever waits for the event may be late itself.
@@ -576,11 +586,11 @@ impl Key {
             && grant.process.end.withdraw(grant.place.slot, grant.generation)
         {
             // It waited behind others, whose deadlines are later.
-            self.landed(inner.tickets.get(id));
+            inner.landed(id);
             let ticket = inner.tickets.get_mut(id);
-            let (waker, is_alone) = (ticket.waker.take(), ticket.is_alone);
+            let (waker, is_alone, asked_at) = (ticket.waker.take(), ticket.is_alone, ticket.asked_at);
             ticket.stage = Stage::Failed(Failure::Final(CallError::TimedOut));
-            inner.free(&grant, is_alone);
+            inner.free(&grant, is_alone, asked_at);
             let mut wakes = self.grant(inner);
             wakes.extend(waker);
             return wakes;
@@ -624,6 +634,7 @@ impl Key {
     pub(crate) fn shut_down(&self) {
         self.kill(KillCause::ShutDown);
         let mut inner = self.inner.lock();
+        self.flush(&mut inner);
         inner.phase = Phase::Closed;
         let mut wakes = Vec::new();
         for id in std::mem::take(&mut inner.queue) {
@@ -636,9 +647,23 @@ impl Key {
 
     /// Whether nothing would be lost by forgetting this key.
     pub(crate) fn is_vacant(&self, now: Instant) -> bool {
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
+        self.flush(&mut inner);
         let is_refusing = inner.failures.refusing.as_ref().is_some_and(|(until, _)| now < *until + BACKOFF_MAX);
         matches!(inner.phase, Phase::Idle) && inner.tickets.is_empty() && !is_refusing
+    }
+
+    /// Adds what this key counted to what all did.
+    fn flush(&self, inner: &mut Inner) {
+        let Tally { requests, granted_at_once, in_flight, in_flight_bytes, abandoned_slots } =
+            std::mem::take(&mut inner.tally);
+        let metrics = &self.pool.sandbox.metrics;
+        add(&metrics.requests, requests);
+        metrics.queue_wait.record_many(Duration::ZERO, granted_at_once);
+        // Differences, which may be negative: two's complement makes the sums right.
+        add(&metrics.in_flight, in_flight as u64);
+        add(&metrics.in_flight_bytes, in_flight_bytes as u64);
+        add(&metrics.abandoned_slots, abandoned_slots as u64);
     }
 
     /// The worker, if there is one.
@@ -662,12 +687,22 @@ impl Inner {
     }
 
     /// Gives a slot back. A worker that was closed meanwhile took its book along.
-    fn free(&mut self, grant: &Grant, was_alone: bool) {
+    fn free(&mut self, grant: &Grant, was_alone: bool, asked_at: Instant) {
         if self.is_current(grant.process.id) {
             self.flights[grant.place.slot as usize] = None;
             self.table.give_back(grant.place);
             self.is_alone &= !was_alone;
-            self.last_used = Instant::now();
+            self.last_used = self.last_used.max(asked_at);
+        }
+    }
+
+    /// Counts a request that is no longer with a worker.
+    fn landed(&mut self, id: TicketId) {
+        let stage = &self.tickets.get(id).stage;
+        if let Stage::Posted(grant) | Stage::Abandoned(grant) = stage {
+            self.tally.in_flight -= 1;
+            self.tally.in_flight_bytes -= i64::from(grant.place.bytes);
+            self.tally.abandoned_slots -= i64::from(matches!(stage, Stage::Abandoned(_)));
         }
     }
 

@@ -17,10 +17,14 @@ pub struct Histogram {
 
 impl Histogram {
     pub(crate) fn record(&self, duration: Duration) {
+        self.record_many(duration, 1);
+    }
+
+    pub(crate) fn record_many(&self, duration: Duration, count: u64) {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = (u64::BITS - us.saturating_sub(1).leading_zeros()) as usize;
-        self.buckets[bucket.min(HISTOGRAM_BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
-        self.sum_us.fetch_add(us, Ordering::Relaxed);
+        self.buckets[bucket.min(HISTOGRAM_BUCKETS - 1)].fetch_add(count, Ordering::Relaxed);
+        self.sum_us.fetch_add(us.saturating_mul(count), Ordering::Relaxed);
     }
 
     /// The upper bound of each bucket in microseconds and the number of durations up to it, cumulative as Prometheus wants them; the
@@ -48,7 +52,8 @@ impl Histogram {
 
 macro_rules! counters {
     ($($(#[$text:meta])* $name:ident),* $(,)?) => {
-        /// Everything a sandbox counts. Values only grow, except those that say "now".
+        /// Everything a sandbox counts. Values only grow, except those that say "now". What concerns single requests is brought up to
+        /// date a hundred times a second.
         #[derive(Debug, Default)]
         pub struct Metrics {
             $($(#[$text])* pub(crate) $name: AtomicU64,)*

@@ -57,8 +57,8 @@ pub(crate) struct Shared {
     pub(crate) is_stopping: AtomicBool,
     pub(crate) state: Mutex<State>,
     pub(crate) state_changed: Condvar,
-    /// Tickets there are: while there are some, the supervisor looks at the clock regularly.
-    tickets: AtomicU64,
+    /// Keys that somebody waits for: while there are some, the supervisor looks at the clock regularly.
+    busy_keys: AtomicU64,
     is_ticking: AtomicBool,
 }
 
@@ -95,7 +95,7 @@ impl Sandbox {
             is_stopping: AtomicBool::new(false),
             state: Mutex::default(),
             state_changed: Condvar::new(),
-            tickets: AtomicU64::new(0),
+            busy_keys: AtomicU64::new(0),
             is_ticking: AtomicBool::new(false),
         });
         let mut supervisor = Supervisor::new(shared.clone())?;
@@ -197,22 +197,22 @@ impl Shared {
         self.order(Order::Launch { key: key.clone(), at: Instant::now() });
     }
 
-    /// A caller came: from now on somebody must watch the deadlines.
-    pub(crate) fn ticket_made(&self) {
-        // SYNC: with `rest`: either this sees that nobody ticks, or the supervisor sees the ticket.
-        self.tickets.fetch_add(1, Ordering::SeqCst);
+    /// A key has its first caller: from now on somebody must watch the deadlines.
+    pub(crate) fn key_is_busy(&self) {
+        // SYNC: with `rest`: either this sees that nobody ticks, or the supervisor sees the key.
+        self.busy_keys.fetch_add(1, Ordering::SeqCst);
         if !self.is_ticking.load(Ordering::SeqCst) {
             self.bell.ring();
         }
     }
 
-    pub(crate) fn ticket_gone(&self) {
-        self.tickets.fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn key_is_quiet(&self) {
+        self.busy_keys.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether somebody has a deadline.
-    pub(crate) fn has_tickets(&self) -> bool {
-        self.tickets.load(Ordering::SeqCst) > 0
+    pub(crate) fn has_callers(&self) -> bool {
+        self.busy_keys.load(Ordering::SeqCst) > 0
     }
 
     /// Supervisor: from now on the clock is looked at regularly.
@@ -223,7 +223,7 @@ impl Shared {
     /// Supervisor: stops looking at the clock; `false` if somebody came meanwhile.
     pub(crate) fn rest(&self) -> bool {
         self.is_ticking.store(false, Ordering::SeqCst);
-        if self.has_tickets() {
+        if self.has_callers() {
             self.tick();
             return false;
         }

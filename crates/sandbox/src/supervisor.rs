@@ -159,7 +159,7 @@ impl Supervisor {
 
     fn pause(&mut self) -> Duration {
         let now = Instant::now();
-        if self.shared.has_tickets() {
+        if self.shared.has_callers() {
             self.used_at = now;
         }
         let is_busy = now.duration_since(self.used_at) < TICKS_AFTER_USE

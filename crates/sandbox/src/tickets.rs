@@ -28,7 +28,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    pub(crate) fn new(bytes: u32, is_alone: bool, deadline: Instant) -> Ticket {
+    pub(crate) fn new(bytes: u32, is_alone: bool, asked_at: Instant, deadline: Instant) -> Ticket {
         Ticket {
             stage: Stage::Queued,
             waker: None,
@@ -36,7 +36,7 @@ impl Ticket {
             exchange: Exchange::default(),
             is_attended: false,
             is_alone,
-            asked_at: Instant::now(),
+            asked_at,
             deadline,
         }
     }

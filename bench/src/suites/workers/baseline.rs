@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -132,7 +133,8 @@ impl Drop for Pipes {
 /// The child's loop, until its input ends.
 pub fn child() -> io::Result<()> {
     let mut input = io::BufReader::with_capacity(16 << 10, io::stdin().lock());
-    let mut output = io::stdout().lock();
+    // Not through the standard library's own buffer, which looks for ends of lines.
+    let mut output = std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut reply = vec![0; REPLY_BYTES];
     let mut request = Vec::new();
     loop {
@@ -144,6 +146,5 @@ pub fn child() -> io::Result<()> {
         input.read_exact(&mut request)?;
         answer(&request, &mut reply).map_err(io::Error::other)?;
         output.write_all(&reply)?;
-        output.flush()?;
     }
 }
