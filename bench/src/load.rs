@@ -28,6 +28,12 @@ pub enum Work {
     Insert,
     /// A reducer that finds one of the rows inserted before by its primary key, and updates it.
     FindUpdate,
+    /// A reducer of the bundle that inserts what the next ones read; once.
+    FillLeaves,
+    /// A reducer of the bundle that reads a thousand rows by an index.
+    ScanLeaves,
+    /// A reducer of the bundle that decodes the same rows from memory.
+    DecodeLeaves,
 }
 
 /// A connection that makes calls and checks their replies.
@@ -150,6 +156,14 @@ impl Caller {
             self.next_request = self.next_request.wrapping_add(1);
             let message = match work {
                 Work::Noop => ClientMessage::CallReducer { request_id, reducer: "noop".into(), args: Bytes::new() },
+                Work::FillLeaves | Work::ScanLeaves | Work::DecodeLeaves => {
+                    let reducer = match work {
+                        Work::FillLeaves => "fill_leaves",
+                        Work::ScanLeaves => "scan_leaves",
+                        _ => "decode_leaves",
+                    };
+                    ClientMessage::CallReducer { request_id, reducer: reducer.into(), args: Bytes::new() }
+                }
                 Work::Insert => {
                     let args = insert_arguments(self.next_row);
                     self.next_row += 1;

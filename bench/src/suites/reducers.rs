@@ -22,6 +22,9 @@ const LATENCY_CALLS: usize = 1_000;
 const LATENCY_WARM_UP_CALLS: usize = 100;
 /// Rows of different callers of one database do not meet.
 const ROWS_PER_CALLER: u64 = 1 << 32;
+/// Turns of the scans of a thousand rows and of decoding them, and calls in each.
+const SCAN_TURNS: usize = 5;
+const SCAN_CALLS: usize = 100;
 /// Time in which the server makes a spare instance.
 const SPARE_PAUSE: Duration = Duration::from_millis(25);
 /// Forks whose instances are counted and weighed.
@@ -45,6 +48,7 @@ struct Rounds {
     latency_confirmed_us: Vec<f64>,
     insert_bundle: Vec<f64>,
     find_update_bundle: Vec<f64>,
+    scan_bundle_ratio: Vec<f64>,
 }
 
 /// Runs the suite.
@@ -100,6 +104,7 @@ pub async fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
         for case in [
             case("insert_bundle", "calls/s", &rounds.insert_bundle, Some(peers::INSERTS), Target::AtLeast(35_000.0)),
             case("find_update_bundle", "calls/s", &rounds.find_update_bundle, None, Target::AtLeast(28_000.0)),
+            case("scan1000_bundle_vs_engine", "ratio", &rounds.scan_bundle_ratio, None, Target::AtMost(1.3)),
             case("bundle_load_cached_ms", "ms", &[load_ms], None, Target::AtMost(6.0)),
         ] {
             reporter.record(case)?;
@@ -115,6 +120,14 @@ async fn bundle_round(server: &Server, database: &str, plan: &Plan, rounds: &mut
     rounds.insert_bundle.push(insert.calls_per_s);
     let find_update = caller.throughput(Work::FindUpdate, WARM_UP, plan.round, server).await?;
     rounds.find_update_bundle.push(find_update.calls_per_s);
+    caller.latency_p50_us(Work::FillLeaves, 1).await?;
+    // Medians of single calls, taken in turns: the rest of a call is the same for both, and small next to a thousand rows.
+    let (mut scan_us, mut decode_us) = (Vec::new(), Vec::new());
+    for _ in 0..SCAN_TURNS {
+        scan_us.push(caller.latency_p50_us(Work::ScanLeaves, SCAN_CALLS).await?);
+        decode_us.push(caller.latency_p50_us(Work::DecodeLeaves, SCAN_CALLS).await?);
+    }
+    rounds.scan_bundle_ratio.push(median(&scan_us) / median(&decode_us));
     let expected = caller.rows_inserted();
     caller.close().await?;
     let rows = server.row_count(database)?;

@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 
 use tine_tables::{SchemaChange, SchemaStep};
 use tine_types::Identity;
-use tine_types::module_def::ModuleDef;
+use tine_types::module_def::MethodOrAny;
 
-use crate::module::{ActiveModule, Function};
+use crate::module::{ActiveModule, DefinedView, Function};
 
 /// What publishing a module would do to a fork.
 #[derive(Clone, Debug)]
@@ -41,6 +41,10 @@ pub enum PlanStep {
     ChangeFunction(String),
     /// A reducer or procedure is gone.
     RemoveFunction(String),
+    /// A view has other columns, or is hidden from clients now.
+    ChangeView(String),
+    /// A view is gone.
+    RemoveView(String),
 }
 
 /// What a line of a plan is marked and coloured as.
@@ -56,14 +60,18 @@ impl PlanStep {
     /// Whether clients made for the previous module are disconnected. A function that is gone or different answers its callers with
     /// an error, which they can handle; a row that looks different they cannot read at all.
     pub fn breaks_clients(&self) -> bool {
-        matches!(self, PlanStep::Schema(step) if step.breaks_clients())
+        match self {
+            PlanStep::Schema(step) => step.breaks_clients(),
+            PlanStep::ChangeView(_) | PlanStep::RemoveView(_) => true,
+            PlanStep::AddFunction(_) | PlanStep::ChangeFunction(_) | PlanStep::RemoveFunction(_) => false,
+        }
     }
 
     fn mark(&self) -> Mark {
         match self {
             PlanStep::AddFunction(_) => Mark::Added,
-            PlanStep::ChangeFunction(_) => Mark::Changed,
-            PlanStep::RemoveFunction(_) => Mark::Removed,
+            PlanStep::ChangeFunction(_) | PlanStep::ChangeView(_) => Mark::Changed,
+            PlanStep::RemoveFunction(_) | PlanStep::RemoveView(_) => Mark::Removed,
             PlanStep::Schema(step) => match step {
                 SchemaStep::AddTable { .. }
                 | SchemaStep::AddColumn { .. }
@@ -82,7 +90,8 @@ impl std::fmt::Display for PlanStep {
             PlanStep::Schema(step) => step.fmt(formatter),
             PlanStep::AddFunction(name) => write!(formatter, "add {name}"),
             PlanStep::ChangeFunction(name) => write!(formatter, "change the signature of {name}"),
-            PlanStep::RemoveFunction(name) => write!(formatter, "remove {name}"),
+            PlanStep::RemoveFunction(name) | PlanStep::RemoveView(name) => write!(formatter, "remove {name}"),
+            PlanStep::ChangeView(name) => write!(formatter, "change the rows of {name}, or who may read it"),
         }
     }
 }
@@ -101,6 +110,7 @@ impl UpdatePlan {
         }
         let gone = before.into_iter().filter(|(name, _)| !after.iter().any(|(other, _)| other == name));
         steps.extend(gone.map(|(name, _)| PlanStep::RemoveFunction(name)));
+        steps.extend(view_steps(old, new));
         UpdatePlan { steps, token: token(fork, old.hash(), new.hash()) }
     }
 
@@ -175,21 +185,48 @@ impl Text {
     }
 }
 
-/// Reducers and procedures in words, each with what its callers depend on.
+/// Reducers, procedures and routes in words, each with what its callers depend on.
 fn functions(module: &ActiveModule) -> Vec<(String, String)> {
     fn signature<Index>(function: Option<&std::sync::Arc<Function<Index>>>) -> String {
         function.map_or_else(String::new, |function| format!("{:?} {:?}", function.parameters, function.return_type))
     }
-    let def: &ModuleDef = module.def();
-    let reducers = def.reducers.iter().map(|reducer| {
-        let name = &*reducer.source_name;
-        (format!("reducer `{name}`"), signature(module.reducers.get(name)))
-    });
-    let procedures = def.procedures.iter().map(|procedure| {
-        let name = &*procedure.source_name;
-        (format!("procedure `{name}`"), signature(module.procedures.get(name)))
-    });
-    reducers.chain(procedures).collect()
+    let mut functions = Vec::new();
+    for (prefix, def) in module.def().flatten() {
+        functions.extend(def.reducers.iter().map(|reducer| {
+            let name = format!("{prefix}{}", reducer.source_name);
+            (format!("reducer `{name}`"), signature(module.reducers.get(&*name)))
+        }));
+        functions.extend(def.procedures.iter().map(|procedure| {
+            let name = format!("{prefix}{}", procedure.source_name);
+            (format!("procedure `{name}`"), signature(module.procedures.get(&*name)))
+        }));
+    }
+    functions.extend(module.routes.iter().map(|route| {
+        let method = match &route.method {
+            MethodOrAny::Any => "any method",
+            MethodOrAny::Method(method) => method.name(),
+        };
+        (format!("the route {method} `{}`", route.path), String::new())
+    }));
+    functions
+}
+
+/// How the views of two modules differ, as steps.
+fn view_steps(old: &ActiveModule, new: &ActiveModule) -> Vec<PlanStep> {
+    let words = |view: &DefinedView| format!("view `{}`", view.name);
+    let mut steps = Vec::new();
+    for view in &new.views {
+        match old.views.iter().find(|other| other.name == view.name) {
+            None => steps.push(PlanStep::AddFunction(words(view))),
+            Some(other) if other.columns != view.columns || (other.public && !view.public) => {
+                steps.push(PlanStep::ChangeView(words(view)));
+            }
+            Some(_) => {}
+        }
+    }
+    let gone = old.views.iter().filter(|view| !new.views.iter().any(|other| other.name == view.name));
+    steps.extend(gone.map(|view| PlanStep::RemoveView(words(view))));
+    steps
 }
 
 fn token(fork: Identity, old: &[u8; 32], new: &[u8; 32]) -> String {

@@ -78,7 +78,7 @@ impl ForkWorker {
             self.clients.disconnect_all(&CloseReason::ModuleExited(reason));
         } else {
             let changed = plan.map(|plan| changed_tables(&plan, &module.schema)).unwrap_or_default();
-            self.recompile(changed, seen);
+            self.recompile(&changed, &seen);
         }
         Ok(())
     }

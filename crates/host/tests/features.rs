@@ -385,6 +385,22 @@ fn a_publish_tells_subscribers_how_views_differ_now() {
     assert_eq!(client.update(), [change(1, &["+Cid"]), change(2, &["+Cid"])].concat());
 }
 
+#[test]
+fn a_plan_names_views_and_a_view_with_other_rows_needs_consent() {
+    let setup = setup(VIEWS);
+    let renamed = VIEWS.replace("Name = t.row(\"Name\", { id:", "Name = t.row(\"Name\", { key:");
+    let request = PublishRequest { program: program(&renamed), clear: false, policy: Default::default() };
+    let refused = setup.host.publish(Some("db"), &actor(), request).expect_err("clients could not read it").to_string();
+    assert!(refused.contains("view `grown_up`"), "{refused}");
+    let more = format!("{VIEWS}{}", HTTP.replace("export const routes", "export const more = db.anonymousView({ public: true }, t.array(person.rowType), () => []);\nexport const routes"));
+    let plan = setup.host.plan("db", &actor(), &program(&more)).expect("planned").render(false);
+    for line in
+        ["+ add view `more`", "+ add the route POST `/hello`", "+ add procedure `ask`", "Clients stay connected."]
+    {
+        assert!(plan.contains(line), "{line}\n{plan}");
+    }
+}
+
 const HTTP: &str = r#"
 export const hello = db.httpHandler((ctx, request) => {
   const body = request.text();

@@ -14,7 +14,7 @@ use crate::worker::ForkWorker;
 
 /// What subscribers saw of the views before a publish.
 #[derive(Default)]
-pub(crate) struct SeenViews(HashMap<(Arc<str>, Option<Identity>), (Arc<TableSchema>, RowSet)>);
+pub(crate) struct SeenViews(HashMap<(Arc<str>, Option<Identity>), RowSet>);
 
 impl ForkWorker {
     /// Takes the views away before a publish; the second is what to give back if it fails.
@@ -24,15 +24,16 @@ impl ForkWorker {
         for view in views.by_id.values() {
             // Rows that cannot be had were none for their subscribers either.
             let rows = view.form.rows_now(self.tables(), &view.table).unwrap_or_default();
-            seen.0.insert((view.table.name.clone(), view.key.sender), (view.table.clone(), rows));
+            seen.0.insert((view.table.name.clone(), view.key.sender), rows);
         }
         (seen, views)
     }
 
     /// Compiles every subscription again for the module that was just published. Those that no longer compile end with an error,
-    /// and so do those of tables and views whose rows look different: their subscribers could not make out rows that change their
-    /// shape from one message to the next. Subscribers of views are told how their rows differ.
-    pub fn recompile(&mut self, mut changed: HashSet<TableId>, seen: SeenViews) {
+    /// and so do those of tables whose rows look different: their subscribers could not make out rows that change their shape from
+    /// one message to the next. Subscribers of views are told how their rows differ; where these look different, the plan has
+    /// disconnected them.
+    pub fn recompile(&mut self, changed: &HashSet<TableId>, seen: &SeenViews) {
         let mut compiled = Vec::new();
         for (subscriber, queries, caller) in self.clients.query_sets() {
             let made = self.materialise_named(queries.iter().map(|query| &**query), &caller);
@@ -44,15 +45,13 @@ impl ForkWorker {
         }
         let mut changes = ChangeSet::default();
         for (id, view) in &self.views.by_id {
-            let Some((old, before)) = seen.0.get(&(view.table.name.clone(), view.key.sender)) else { continue };
-            if old.columns != view.table.columns {
-                changed.insert(*id);
-            } else if let Ok(now) = view.form.rows_now(self.tables(), &view.table) {
+            let Some(before) = seen.0.get(&(view.table.name.clone(), view.key.sender)) else { continue };
+            if let Ok(now) = view.form.rows_now(self.tables(), &view.table) {
                 changes.tables.extend(now.changes_from(before, *id));
             }
         }
         for (subscriber, plans) in compiled {
-            self.clients.replace_plans(subscriber, plans, &changed);
+            self.clients.replace_plans(subscriber, plans, changed);
         }
         self.announce_changes(&changes);
     }
