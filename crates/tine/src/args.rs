@@ -19,6 +19,7 @@ use crate::{
         idl::IdlArgs,
         init::InitArgs,
         redo::{HistoryArgs, ReplayArgs, VerifyArgs},
+        world_state::{AztecWsdbArgs, WorldStateArgs},
     },
     consent::Consent,
     demo::DemoArgs,
@@ -144,6 +145,10 @@ pub enum Command {
     Delete(DeleteArgs),
     /// Make, list, draw, show, reset, rename and delete forks
     Fork(ForkArgs),
+    /// Serve five Merkle trees with blocks, forks and proofs to local programs
+    WorldState(WorldStateArgs),
+    /// Stand in for the program `aztec-wsdb`: takes its arguments and answers its clients
+    AztecWsdb(AztecWsdbArgs),
     /// Show or change who you are at a server
     Identity(IdentityArgs),
     /// Show the settings and where each comes from

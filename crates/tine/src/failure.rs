@@ -91,6 +91,14 @@ pub enum Failure {
         /// What to do next.
         next: Option<&'static str>,
     },
+    /// A world state could not be served.
+    #[error("{message}")]
+    World {
+        /// The stable code of the reason.
+        code: &'static str,
+        /// What is wrong.
+        message: String,
+    },
     /// The sources of a module cannot be collected.
     #[error("{source}")]
     Collect {
@@ -202,7 +210,7 @@ impl Failure {
         match self {
             Failure::Client { source, .. } => source.shown_code(),
             Failure::Collect { source } => source.code(),
-            Failure::Module { code, .. } | Failure::Schema { code, .. } => code,
+            Failure::Module { code, .. } | Failure::Schema { code, .. } | Failure::World { code, .. } => code,
             Failure::Serve { source } => source.code(),
             Failure::Usage { .. } => "TN0850",
             Failure::File { .. } => "TN0851",
@@ -229,7 +237,7 @@ impl Failure {
             Failure::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             Failure::File { .. } | Failure::Output(_) | Failure::System(_) => Exit::Storage,
             Failure::NotFound { .. } => Exit::NotFound,
-            Failure::Log { .. } | Failure::Images { .. } | Failure::Backup { .. } => Exit::Storage,
+            Failure::Log { .. } | Failure::Images { .. } | Failure::Backup { .. } | Failure::World { .. } => Exit::Storage,
             Failure::NotEmpty { .. } => Exit::Conflict,
             Failure::Unhealthy { .. } | Failure::Differs { .. } | Failure::Remote { .. } => Exit::Failed,
             Failure::Collect { .. } | Failure::Module { .. } | Failure::Schema { .. } | Failure::Demo(_) => {

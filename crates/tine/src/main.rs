@@ -24,7 +24,7 @@ mod settings;
 mod terminal;
 mod values;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use args::{Cli, Command, GlobalArgs};
 use clap::Parser;
@@ -39,7 +39,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // A zygote of the server has nothing to do with the command line, and must stay small.
     tine_sandbox::init(&[]);
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(arguments());
     let output = Output::new(cli.global.form.unwrap_or(if cli.global.json { Format::Json } else { Format::Table }));
     match run(cli, &output) {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,6 +50,16 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// The command line. A link to this binary that is named like the program it can stand in for acts as that verb.
+fn arguments() -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = arguments.first().map(Path::new).and_then(Path::file_name);
+    if name.is_some_and(|name| name == commands::world_state::PROGRAM) {
+        arguments.insert(1, commands::world_state::PROGRAM.into());
+    }
+    arguments
 }
 
 fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
@@ -67,6 +77,8 @@ fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Doctor(args) => commands::doctor::run(&args, global, output),
         Command::Idl(args) => commands::idl::run(&args, output),
         Command::Explain(args) => commands::explain::run(&args, output),
+        Command::WorldState(args) => commands::world_state::run(&args, output),
+        Command::AztecWsdb(args) => commands::world_state::stand_in(&args, output),
         Command::Generate(args) => commands::generate::run(&args, global, output),
         Command::Identity(args) => commands::identity::run(&args, global, output),
         command => talk(command, global, output),

@@ -29,7 +29,7 @@ pub enum WorldError {
     #[error("Invalid tree type for find_low_leaf")]
     NotIndexed,
     /// A block that was removed or is not there yet.
-    #[error("Unable to {what} block {block}, failed to get block data.")]
+    #[error("{what} block {block}, failed to get block data.")]
     NoSuchBlock {
         /// What was to be read.
         what: Reading,
@@ -96,7 +96,12 @@ pub enum WorldError {
         tip: BlockNumber,
     },
     /// The archive after the block is not the one the block says.
-    #[error("Can't sync block: resulting archive root {} does not match the block's archive root {}", Hex(.local), Hex(.expected))]
+    #[error(
+        "Can't sync block: resulting archive root {} does not match the block's archive root {}; world state has diverged \
+         from the canonical chain and must be resynced",
+        Hex(.local),
+        Hex(.expected)
+    )]
     ArchiveMismatch {
         /// The archive root here.
         local: Digest,
@@ -119,13 +124,13 @@ pub enum WorldError {
     },
     /// A fork of a block that was removed.
     #[error(
-        "Unable to fork from expired historical block: {block} unfinalizedBlockHeight: {tip}. Tree name: NullifierTree"
+        "Unable to fork from expired historical block: {block} unfinalizedBlockHeight: {oldest}. Tree name: NullifierTree"
     )]
     ExpiredBlock {
         /// The block asked for.
         block: BlockNumber,
-        /// The last block.
-        tip: BlockNumber,
+        /// The oldest block that is kept.
+        oldest: BlockNumber,
     },
     /// Genesis cannot be finalised.
     #[error("Unable to finalize block 0")]

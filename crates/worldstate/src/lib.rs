@@ -3,7 +3,7 @@
 //!
 //! - A [`World`] is the service; [`World::call`] takes a [`Command`] and answers it when it is done. A [`Session`] is one
 //!   connection: its requests to one fork run in the order received, and it sees its own writes.
-//! - [`wire`] is the protocol of the server it stands in for.
+//! - [`wire`] is the protocol of the server it stands in for; [`Endpoint`] listens for its clients.
 //!
 //! Everything is on a [`tine_store::Store`]: trees are keyspaces, blocks are versions, forks are its forks (see [`chain`]
 //! and [`pending`]). Requests are ordered by [`tine_lanes`], one lane per fork. Reads of a block go past the lanes.
@@ -14,6 +14,7 @@
 //! - No request waits for one of another fork, and none runs on the listener's thread that is expected to take long.
 
 mod chain;
+mod endpoint;
 mod error;
 mod lane;
 mod options;
@@ -24,6 +25,7 @@ mod types;
 pub mod wire;
 mod world;
 
+pub use endpoint::{Endpoint, EndpointError, Serving};
 pub use error::{OpenWorldError, WorldError};
 pub use options::{PREFILL_MAX, WorldOptions};
 pub use trees::{STATE_TREES, TreeId};

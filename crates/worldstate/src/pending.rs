@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use tine_merkle::{TreeState, TreeWrite};
+use tine_merkle::{TreeError, TreeState, TreeWrite};
 use tine_store::{
     CheckpointId, Cursor, Direction, Durability, Fault, ForkId, ForkOptions, KeyspaceId, Read, Snapshot, Store,
     ValueRef, WriteError, Writer,
@@ -256,11 +256,35 @@ pub(crate) fn append(
     leaves: &Leaves,
 ) -> Result<(), WorldError> {
     let result = match (trees.get(tree), leaves) {
-        (AnyTree::Append(append_only), Leaves::Words(words)) => append_only.append(writer, words).map(|_| ()),
+        (AnyTree::Append(append_only), Leaves::Words(words)) => {
+            let size = trees.state(writer, tree)?.size;
+            append_only.append(writer, words).map(|_| ()).map_err(|error| match error {
+                TreeError::Full { max_size, .. } => {
+                    TreeError::Full { new_size: refused_size(size, words.len() as u64, max_size), max_size }
+                }
+                error => error,
+            })
+        }
         (AnyTree::Indexed(indexed), Leaves::Entries(entries)) => {
             indexed.insert_batch(writer, entries, false).map(|_| ())
         }
         _ => unreachable!("leaves are decoded for their tree"),
     };
     result.map_err(|error| WorldError::of_tree(tree, error))
+}
+
+/// The size that a refused append is refused for: clients know it as that after the first whole subtree that does not
+/// fit, not after all leaves.
+fn refused_size(size: u64, leaves: u64, max_size: u64) -> u64 {
+    let (mut size, mut left) = (size, leaves);
+    while left > 0 {
+        let aligned = if size == 0 { u64::MAX } else { 1 << size.trailing_zeros() };
+        let subtree = aligned.min(1 << left.ilog2());
+        size = size.saturating_add(subtree);
+        left -= subtree;
+        if size > max_size {
+            break;
+        }
+    }
+    size
 }

@@ -20,7 +20,7 @@ pub(crate) struct Context<'a> {
 pub(crate) fn reading(query: &Query) -> Option<Reading> {
     Some(match query {
         Query::TreeInfo(_) | Query::StateReference => Reading::MetaData,
-        Query::LeafValue(..) => return None,
+        Query::LeafValue(..) | Query::UnknownTree => return None,
         Query::LeafPreimage(_, index) => Reading::Leaf(*index),
         Query::SiblingPath(_, index) => Reading::SiblingPath(*index),
         Query::BlockNumbers(..) => Reading::BlockNumbers,
@@ -30,7 +30,16 @@ pub(crate) fn reading(query: &Query) -> Option<Reading> {
     })
 }
 
-/// Answers `query` from one state.
+/// Refuses what no state has an answer to.
+pub(crate) fn check(query: &Query) -> Result<(), WorldError> {
+    match query {
+        Query::UnknownTree => Err(WorldError::UnknownTree { command: None }),
+        Query::LowLeaf(tree, _) if !tree.is_indexed() => Err(WorldError::NotIndexed),
+        _ => Ok(()),
+    }
+}
+
+/// Answers `query`, which was checked, from one state.
 pub(crate) fn answer(
     trees: &Trees,
     reader: &impl Read,
@@ -73,10 +82,12 @@ pub(crate) fn answer(
             }
             Ok(Reply::Paths(paths))
         }
+        Query::UnknownTree => unreachable!("it was refused before"),
     }
 }
 
-/// The leaf at an index. Beyond the size an append-only tree has an empty one, but only in a newest state.
+/// The leaf at an index. Beyond the size an append-only tree has empty ones as far as it can grow, but only in a newest
+/// state.
 fn leaf_value(
     trees: &Trees,
     reader: &impl Read,
@@ -86,7 +97,7 @@ fn leaf_value(
 ) -> Result<Option<LeafValue>, WorldError> {
     Ok(match trees.get(tree) {
         AnyTree::Append(append_only) => match append_only.leaf(reader, index).map_err(WorldError::Tree)? {
-            None if block.is_none() => Some(LeafValue::Word(tine_merkle::EMPTY)),
+            None if block.is_none() && index >> append_only.height() == 0 => Some(LeafValue::Word(tine_merkle::EMPTY)),
             leaf => leaf.map(LeafValue::Word),
         },
         AnyTree::Indexed(indexed) => {

@@ -85,6 +85,8 @@ pub enum Query {
     LowLeaf(TreeId, Digest),
     /// Where leaves are, with their siblings.
     FindPaths(TreeId, Leaves),
+    /// Something of a tree that there is not: refused, but after a fork that there is not.
+    UnknownTree,
 }
 
 /// A request that changes a fork.
@@ -254,13 +256,13 @@ pub enum Reading {
 impl fmt::Display for Reading {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reading::MetaData => formatter.write_str("get meta data for"),
-            Reading::Leaf(index) => write!(formatter, "get leaf at index {index} for"),
-            Reading::SiblingPath(index) => write!(formatter, "get sibling path for index {index} at"),
-            Reading::BlockNumbers => formatter.write_str("find block numbers for indices for"),
-            Reading::FindLeaf(start) => write!(formatter, "find leaf from index {start} for"),
-            Reading::LowLeaf => formatter.write_str("find low leaf for"),
-            Reading::FindPath => formatter.write_str("find sibling path for"),
+            Reading::MetaData => formatter.write_str("Unable to get meta data for"),
+            Reading::Leaf(index) => write!(formatter, "Failed to find indexed leaf: Unable to get leaf at index {index} for"),
+            Reading::SiblingPath(index) => write!(formatter, "Unable to get sibling path for index {index} at"),
+            Reading::BlockNumbers => formatter.write_str("Unable to find block numbers for indices for"),
+            Reading::FindLeaf(start) => write!(formatter, "Unable to find leaf from index {start} for"),
+            Reading::LowLeaf => formatter.write_str("Unable to find low leaf for"),
+            Reading::FindPath => formatter.write_str("Unable to find sibling path for"),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::error::{OpenWorldError, WorldError};
 use crate::lane::{ForkWorker, Job, Work};
 use crate::options::WorldOptions;
 use crate::pending::Pending;
-use crate::query::{Context, answer, reading};
+use crate::query::{Context, answer, check, reading};
 use crate::trees::Trees;
 use crate::types::{BlockNumber, ChainChange, Change, Command, Query, Reply, Revision, StateReference, WorldForkId};
 
@@ -285,6 +285,9 @@ impl Shared {
 
     fn read(self: &Arc<Shared>, session: &Arc<Session>, revision: Revision, query: Query, reply: ReplyFn) {
         let Some(handle) = self.handle(revision.fork) else { return reply(Err(WorldError::ForkNotFound)) };
+        if let Err(refusal) = check(&query) {
+            return reply(Err(refusal));
+        }
         match revision.block {
             Some(block) => {
                 let is_stored = matches!(self.chain.read().state(block), Some(BlockState::Stored(_)));
@@ -366,7 +369,8 @@ impl Shared {
             if number > tip {
                 return Err(WorldError::FutureBlock { block: number, tip });
             }
-            (number, chain.state(number).ok_or(WorldError::ExpiredBlock { block: number, tip })?)
+            let oldest = chain.summary().oldest;
+            (number, chain.state(number).ok_or(WorldError::ExpiredBlock { block: number, oldest })?)
         };
         let base = match state {
             BlockState::AtHand(snapshot) => snapshot,

@@ -1,14 +1,16 @@
 //! Replies recorded from the server that this one stands in for, request by request.
-//!
-//! Bytes are `{"bin": hex}`, integer keys of maps `"#k"`.
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tine_base::SystemEnv;
 use tine_worldstate::wire::{Action, Encoder, decode, error_reply};
 use tine_worldstate::{World, WorldOptions};
+
+mod support;
+
+use support::{bytes, encode, parse};
 
 const VECTORS: &str = include_str!("data/vectors.json");
 
@@ -37,109 +39,6 @@ fn corrected(id: u64) -> Option<Value> {
         169 | 170 => error("Expected an array of size 1 for a request"),
         _ => return None,
     })
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn encode(value: &Value, out: &mut Vec<u8>) {
-    let wide = |kind: u8, length: usize, out: &mut Vec<u8>| {
-        out.push(kind);
-        out.extend_from_slice(&(length as u32).to_be_bytes());
-    };
-    match value {
-        Value::Null => out.push(0xc0),
-        Value::Bool(value) => out.push(0xc2 | u8::from(*value)),
-        Value::Number(number) => {
-            out.push(0xcf);
-            out.extend_from_slice(&number.as_u64().unwrap().to_be_bytes());
-        }
-        Value::String(text) => {
-            wide(0xdb, text.len(), out);
-            out.extend_from_slice(text.as_bytes());
-        }
-        Value::Array(values) => {
-            wide(0xdd, values.len(), out);
-            values.iter().for_each(|value| encode(value, out));
-        }
-        Value::Object(fields) => {
-            if let Some(Value::String(hex)) = fields.get("bin").filter(|_| fields.len() == 1) {
-                let bytes = bytes(hex);
-                wide(0xc6, bytes.len(), out);
-                return out.extend(bytes);
-            }
-            wide(0xdf, fields.len(), out);
-            for (key, value) in fields {
-                match key.strip_prefix('#') {
-                    Some(number) => encode(&json!(number.parse::<u64>().unwrap()), out),
-                    None => encode(&json!(key), out),
-                }
-                encode(value, out);
-            }
-        }
-    }
-}
-
-/// The value at the front of `rest`, in the forms that replies use.
-fn parse(rest: &mut &[u8]) -> Value {
-    fn take<'a>(rest: &mut &'a [u8], length: usize) -> &'a [u8] {
-        let (taken, left) = rest.split_at(length);
-        *rest = left;
-        taken
-    }
-    fn number(rest: &mut &[u8], width: usize) -> u64 {
-        take(rest, width).iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
-    }
-    fn array(rest: &mut &[u8], length: u64) -> Value {
-        (0..length).map(|_| parse(rest)).collect()
-    }
-    fn map(rest: &mut &[u8], length: u64) -> Value {
-        let mut fields = Map::new();
-        for _ in 0..length {
-            let key = match parse(rest) {
-                Value::String(key) => key,
-                key => format!("#{key}"),
-            };
-            fields.insert(key, parse(rest));
-        }
-        Value::Object(fields)
-    }
-    fn text(rest: &mut &[u8], length: u64) -> Value {
-        json!(std::str::from_utf8(take(rest, length as usize)).unwrap())
-    }
-    let kind = number(rest, 1) as u8;
-    let width = |first: u8| 1usize << (kind - first);
-    match kind {
-        0x00..=0x7f => json!(kind),
-        0x80..=0x8f => map(rest, u64::from(kind & 15)),
-        0x90..=0x9f => array(rest, u64::from(kind & 15)),
-        0xa0..=0xbf => text(rest, u64::from(kind & 31)),
-        0xc0 => Value::Null,
-        0xc2 | 0xc3 => json!(kind == 0xc3),
-        0xc4..=0xc6 => {
-            let length = number(rest, width(0xc4));
-            json!({ "bin": hex(take(rest, length as usize)) })
-        }
-        0xcc..=0xcf => json!(number(rest, width(0xcc))),
-        0xd9..=0xdb => {
-            let length = number(rest, width(0xd9));
-            text(rest, length)
-        }
-        0xdc | 0xdd => {
-            let length = number(rest, 2 * width(0xdc));
-            array(rest, length)
-        }
-        0xde | 0xdf => {
-            let length = number(rest, 2 * width(0xde));
-            map(rest, length)
-        }
-        _ => panic!("no reply has a value of kind {kind:x}"),
-    }
 }
 
 /// The options among a session's arguments that change what it answers.

@@ -24,6 +24,7 @@ pub mod sql;
 pub mod subscribe;
 pub mod systemd;
 pub mod version;
+pub mod world_state;
 
 use tine_client::http::HttpClient;
 

@@ -49,7 +49,7 @@ type ReadAction = fn(&Fields<'_>) -> Result<Action, WorldError>;
 const COMMANDS: [(&str, ReadAction); 30] = [
     ("GetTreeInfo", |fields| {
         let tree = fields.get("treeId")?;
-        fields.query(|_| Ok(Query::TreeInfo(known_tree(tree, None)?)))
+        fields.query(|_| of_tree(tree, Query::TreeInfo))
     }),
     ("GetStateReference", |fields| fields.query(|_| Ok(Query::StateReference))),
     ("GetInitialStateReference", |_| Ok(Action::Command(Command::InitialState))),
@@ -57,7 +57,7 @@ const COMMANDS: [(&str, ReadAction); 30] = [
         let tree = fields.get("treeId")?;
         fields.query(|fields| {
             let index = fields.number("leafIndex")?;
-            Ok(Query::LeafValue(known_tree(tree, Some("get_leaf_value"))?, index))
+            Ok(Query::LeafValue(known_tree(tree, "get_leaf_value")?, index))
         })
     }),
     ("GetLeafPreimage", |fields| {
@@ -69,13 +69,16 @@ const COMMANDS: [(&str, ReadAction); 30] = [
     }),
     ("GetSiblingPath", |fields| {
         let tree = fields.get("treeId")?;
-        fields.query(|fields| Ok(Query::SiblingPath(known_tree(tree, None)?, fields.number("leafIndex")?)))
+        fields.query(|fields| {
+            let index = fields.number("leafIndex")?;
+            of_tree(tree, |tree| Query::SiblingPath(tree, index))
+        })
     }),
     ("GetBlockNumbersForLeafIndices", |fields| {
         let tree = fields.get("treeId")?;
         fields.query(|fields| {
             let indices = fields.array("leafIndices")?.iter().map(number).collect::<Result<_, _>>()?;
-            Ok(Query::BlockNumbers(known_tree(tree, None)?, indices))
+            of_tree(tree, |tree| Query::BlockNumbers(tree, indices))
         })
     }),
     ("FindLeafIndices", |fields| {
@@ -83,7 +86,7 @@ const COMMANDS: [(&str, ReadAction); 30] = [
         fields.query(|fields| {
             let leaves = fields.array("leaves")?;
             let start = fields.number("startIndex")?;
-            let tree = known_tree(tree, Some("find_leaf_indices"))?;
+            let tree = known_tree(tree, "find_leaf_indices")?;
             Ok(Query::FindLeaves(tree, read_leaves(tree, leaves)?, start))
         })
     }),
@@ -91,22 +94,21 @@ const COMMANDS: [(&str, ReadAction); 30] = [
         let tree = fields.get("treeId")?;
         fields.query(|fields| {
             let key = field_element(fields.get("key")?)?;
-            let tree = known_tree(tree, None)?;
-            if tree.is_indexed() { Ok(Query::LowLeaf(tree, key)) } else { Err(WorldError::NotIndexed) }
+            of_tree(tree, |tree| Query::LowLeaf(tree, key))
         })
     }),
     ("FindSiblingPaths", |fields| {
         let tree = fields.get("treeId")?;
         fields.query(|fields| {
             let leaves = fields.array("leaves")?;
-            let tree = known_tree(tree, Some("find_sibling_paths"))?;
+            let tree = known_tree(tree, "find_sibling_paths")?;
             Ok(Query::FindPaths(tree, read_leaves(tree, leaves)?))
         })
     }),
     ("AppendLeaves", |fields| {
         let (tree, leaves) = (fields.get("treeId")?, fields.array("leaves")?);
         let fork = fields.fork()?;
-        let tree = known_tree(tree, Some("append_leaves"))?;
+        let tree = known_tree(tree, "append_leaves")?;
         Ok(change(fork, Change::Append(tree, read_leaves(tree, leaves)?)))
     }),
     ("BatchInsert", |fields| {
@@ -250,8 +252,13 @@ fn read_block(fields: &Fields<'_>) -> Result<Block, WorldError> {
     })
 }
 
-fn known_tree(value: &Value<'_>, command: Option<&'static str>) -> Result<TreeId, WorldError> {
-    TreeId::from_number(number(value)?).ok_or(WorldError::UnknownTree { command })
+/// A query of any tree; that the tree is unknown is said later.
+fn of_tree(value: &Value<'_>, query: impl FnOnce(TreeId) -> Query) -> Result<Query, WorldError> {
+    Ok(TreeId::from_number(number(value)?).map_or(Query::UnknownTree, query))
+}
+
+fn known_tree(value: &Value<'_>, command: &'static str) -> Result<TreeId, WorldError> {
+    TreeId::from_number(number(value)?).ok_or(WorldError::UnknownTree { command: Some(command) })
 }
 
 fn indexed_tree(value: &Value<'_>, command: &'static str) -> Result<TreeId, WorldError> {

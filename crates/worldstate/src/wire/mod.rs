@@ -4,12 +4,14 @@
 mod decode;
 mod encode;
 mod msgpack;
+mod schema;
 
 use crate::error::WorldError;
 use crate::trees::TreeId;
 use crate::types::{Command, Reply};
 
 pub use decode::decode;
+pub use schema::schema;
 
 /// A decoded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
