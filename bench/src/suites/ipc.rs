@@ -6,6 +6,7 @@
 
 mod bare;
 mod cases;
+mod generated;
 mod iceoryx;
 
 use std::time::Duration;
@@ -23,6 +24,7 @@ const BARE_ECHO: &str = "bare epoll echo";
 const BARE_SLOT: &str = "bare shared slot";
 const ICEORYX: &str = "iceoryx2 0.10, polling";
 const SOCKET: &str = "tine-ipc over a socket";
+const RAW_CLIENT: &str = "a client of bytes";
 const SERIAL: &str = "one serial client";
 
 /// Results of one kind, round by round.
@@ -54,7 +56,7 @@ impl Rounds {
 
 /// Runs the suite. The rounds of all cases are interleaved.
 pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
-    let [mut one, mut pipelined, mut slot, mut iceoryx, mut one_core, mut seven] =
+    let [mut one, mut pipelined, mut slot, mut iceoryx, mut one_core, mut seven, mut typed] =
         std::array::from_fn(|_| Rounds::default());
     let mut streamed = Vec::new();
     let length = (plan.round / 5).max(Duration::from_millis(50));
@@ -66,6 +68,7 @@ pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
         iceoryx.0.push(cases::shm_p50_against_iceoryx(length)?);
         one_core.0.push(cases::one_core(length)?);
         seven.0.push(cases::seven_clients(length)?);
+        typed.0.push(generated::overhead(length)?);
         streamed.push(cases::stream_gb_per_s(length)?);
     }
     one.record(reporter, "uds_1_client_vs_bare", "calls/s", BARE_ECHO, Target::AtLeast(0.85))?;
@@ -74,6 +77,7 @@ pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
     iceoryx.record(reporter, "shm_p50_vs_iceoryx2", "us", ICEORYX, Target::AtMost(0.7))?;
     one_core.record(reporter, "shm_rate_vs_uds_one_core", "calls/s", SOCKET, Target::AtLeast(1.5))?;
     seven.record(reporter, "seven_clients_20us_handler_2_cores", "calls/s", SERIAL, Target::AtLeast(1.8))?;
+    typed.record(reporter, "generated_client_overhead", "us", RAW_CLIENT, Target::AtMost(1.15))?;
     Ok(reporter.record(Case {
         suite: SUITE,
         case: "stream_16mib_gb_per_s",

@@ -37,7 +37,9 @@ fn integers_take_the_smallest_form() {
 
 #[test]
 fn lengths_take_the_smallest_form() {
-    let cases: [(usize, &[u8], &[u8], &[u8], &[u8]); 7] = [
+    /// A length, and the heads of a string, a byte string, an array and a map of that length.
+    type Heads = (usize, &'static [u8], &'static [u8], &'static [u8], &'static [u8]);
+    let cases: [Heads; 7] = [
         (0, &[0xa0], &[0xc4, 0], &[0x90], &[0x80]),
         (15, &[0xaf], &[0xc4, 15], &[0x9f], &[0x8f]),
         (16, &[0xb0], &[0xc4, 16], &[0xdc, 0, 16], &[0xde, 0, 16]),

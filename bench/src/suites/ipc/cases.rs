@@ -33,7 +33,7 @@ const WORK: Duration = Duration::from_micros(20);
 const STREAM_RING_BYTES: u32 = 1 << 20;
 const STREAM_BYTES: usize = 16 << 20;
 /// No call takes this long.
-const LIMIT: Duration = Duration::from_secs(10);
+pub const LIMIT: Duration = Duration::from_secs(10);
 
 /// A measured value and that of the peer.
 #[derive(Clone, Copy, Debug)]
@@ -95,19 +95,24 @@ impl Handler for Slow {
 }
 
 /// A server of ours in a directory of its own.
-struct Server {
+pub struct Server {
     path: PathBuf,
     _reactor: ReactorThread,
     _directory: tempfile::TempDir,
 }
 
 impl Server {
-    fn start(name: &str, handler: Arc<dyn Handler>, options: ListenOptions) -> anyhow::Result<Server> {
+    pub fn start(name: &str, handler: Arc<dyn Handler>, options: ListenOptions) -> anyhow::Result<Server> {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join(name);
         let mut reactor = Reactor::new(ReactorOptions::default())?;
         reactor.listen(&path, options, handler)?;
         Ok(Server { path, _reactor: reactor.spawn("reactor")?, _directory: directory })
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     fn echo(name: &str) -> anyhow::Result<Server> {
@@ -136,7 +141,7 @@ fn rate(length: Duration, mut call: impl FnMut() -> anyhow::Result<()>) -> anyho
 }
 
 /// Median time of `call` in microseconds, over `length`.
-fn p50_us(length: Duration, mut call: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+pub fn p50_us(length: Duration, mut call: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     for _ in 0..2_000 {
         call()?;
     }

@@ -1,0 +1,13 @@
+//! Generates the client and server of the case `generated_client_overhead`.
+
+use std::{env, fs, path::Path};
+
+fn main() {
+    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/suites/ipc/relay.jsonc");
+    println!("cargo::rerun-if-changed={}", schema.display());
+    let text = fs::read_to_string(&schema).expect("the schema is there");
+    let schema = tine_idl::Schema::parse(&text).expect("it is a schema");
+    let code = tine_idl::generate(&schema, tine_idl::Language::Rust);
+    let output = env::var_os("OUT_DIR").expect("cargo sets it");
+    fs::write(Path::new(&output).join("relay.rs"), code).expect("the code can be written");
+}
