@@ -104,6 +104,8 @@ pub(crate) enum RequestError {
     NoHandler,
     #[error("{0}")]
     Handler(CallFailure),
+    #[error("the handler's answer has {0} that cannot be sent")]
+    BadAnswer(&'static str),
     #[error("the statement is longer than {0} bytes")]
     StatementTooLong(usize),
     #[error("the server cannot take writes: {0}")]
@@ -150,6 +152,7 @@ impl RequestError {
             RequestError::LifecycleHook(_) => "TN0738",
             RequestError::NoHandler => "TN0740",
             RequestError::Handler(error) => error.code(),
+            RequestError::BadAnswer(_) => "TN0739",
             RequestError::NotReady(error) => error.code(),
             RequestError::Publish(error) | RequestError::Host(error) => error.code(),
             RequestError::Call(error) | RequestError::Statement(error) => error.code(),
@@ -159,7 +162,7 @@ impl RequestError {
     /// Whether the server failed, and neither the caller nor the module.
     pub fn is_ours(&self) -> bool {
         let status = self.status();
-        let is_modules = matches!(self, RequestError::Handler(_));
+        let is_modules = matches!(self, RequestError::Handler(_) | RequestError::BadAnswer(_));
         status.is_server_error() && status != module_error_status() && !is_modules
     }
 
@@ -184,9 +187,10 @@ impl RequestError {
             RequestError::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
             RequestError::ShuttingDown | RequestError::NotDurable(_) => StatusCode::SERVICE_UNAVAILABLE,
             RequestError::NotReady(_) | RequestError::Dropped => StatusCode::SERVICE_UNAVAILABLE,
+            RequestError::BadAnswer(_) => StatusCode::INTERNAL_SERVER_ERROR,
             RequestError::NoSuchRoute | RequestError::NoHandler => StatusCode::NOT_FOUND,
             RequestError::Handler(failure) => match (failure.code(), call_status(failure)) {
-                ("TN0638" | "TN0739", _) => StatusCode::INTERNAL_SERVER_ERROR,
+                ("TN0638", _) => StatusCode::INTERNAL_SERVER_ERROR,
                 (_, status) if status == module_error_status() => StatusCode::INTERNAL_SERVER_ERROR,
                 (_, status) => status,
             },

@@ -81,16 +81,13 @@ fn version(version: Version) -> HttpVersion {
 }
 
 fn respond(answer: HttpAnswer) -> Result<Response, RequestError> {
-    let unusable = |what: &str| {
-        let message = format!("the handler's answer has {what} that cannot be sent");
-        RequestError::Handler(CallFailure::Failed { code: "TN0739", message })
-    };
-    let status = StatusCode::from_u16(answer.status).map_err(|_| unusable("a status"))?;
+    let status = StatusCode::from_u16(answer.status).map_err(|_| RequestError::BadAnswer("a status"))?;
     let mut response = HttpReply::new(Body::from(answer.body)).into_response();
     *response.status_mut() = status;
     for (name, value) in answer.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable("the name of a header"))?;
-        let value = HeaderValue::from_bytes(&value).map_err(|_| unusable("the value of a header"))?;
+        let name =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| RequestError::BadAnswer("the name of a header"))?;
+        let value = HeaderValue::from_bytes(&value).map_err(|_| RequestError::BadAnswer("the value of a header"))?;
         if !CONNECTION_HEADERS.contains(&name) {
             response.headers_mut().append(name, value);
         }
