@@ -79,11 +79,6 @@ impl Pipes {
         })
     }
 
-    /// The child.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Sends a request and waits for the reply.
     pub async fn call(&self, fill: impl Fn(&mut dyn FnMut(&[u8]))) -> anyhow::Result<Vec<u8>> {
         let mut request = Vec::with_capacity(REQUEST_CAPACITY);

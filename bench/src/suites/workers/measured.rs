@@ -29,8 +29,9 @@ pub fn driver(runtime: tokio::runtime::Handle) -> Driver {
     }
     Arc::new(move |completions| {
         runtime.spawn(async move {
-            let watched = AsyncFd::with_interest(Watched(completions), Interest::READABLE)
-                .expect("one more descriptor can be watched");
+            // SAFETY: the completions keep their descriptor open, and the same, for as long as they live.
+            let watched = unsafe { AsyncFd::register_with_interest(Watched(completions), Interest::READABLE) };
+            let watched = watched.expect("one more descriptor can be watched");
             while !watched.get_ref().0.is_over() {
                 watched.get_ref().0.drain();
                 let Ok(mut guard) = watched.readable().await else { return };
