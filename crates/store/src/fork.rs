@@ -1,7 +1,7 @@
 //! A fork while the store is open.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -21,6 +21,10 @@ pub(crate) struct Lineage {
 impl Lineage {
     pub(crate) fn new(fork: ForkId, origin: Option<(Arc<Lineage>, Lsn)>) -> Arc<Lineage> {
         Arc::new(Lineage { fork, origin })
+    }
+
+    pub(crate) fn fork(&self) -> ForkId {
+        self.fork
     }
 
     /// The fork at `lsn`, and where its history runs through each of its ancestors, the nearest first.
@@ -58,24 +62,33 @@ impl Drop for Lineage {
 }
 
 /// What the store, the writer and readers of a fork share.
+///
+/// Most forks are made, read and dropped, so what only others need is apart, and made when it is first asked for.
 pub(crate) struct Fork {
     pub(crate) id: ForkId,
-    pub(crate) parent: Option<Version>,
-    pub(crate) lineage: Arc<Lineage>,
     pub(crate) durability: Durability,
     pub(crate) created_at_micros: i64,
-    pub(crate) expires_at_micros: Option<i64>,
-    pub(crate) history: Arc<History>,
+    /// What it was made from, and at which commit of it.
+    origin: Option<(Arc<Lineage>, Lsn)>,
     /// The head that snapshots and new forks see.
     pub(crate) published: Mutex<Published>,
     /// Whether its writer may keep writes beside the trees: until there were too many. Only the writer asks.
     pub(crate) overlays: AtomicBool,
-    pub(crate) writer: Mutex<WriterSlot>,
-    /// The last commit handed to the log. Changed under `dropped`.
-    pub(crate) last_commit: AtomicU64,
     /// Whether the fork was dropped. Held while a commit or the drop is appended to the log, so that no
     /// commit follows the drop there.
     pub(crate) dropped: Mutex<bool>,
+    more: OnceLock<Box<More>>,
+}
+
+/// What a fork has that was written to or forked, or that expires.
+#[derive(Default)]
+pub(crate) struct More {
+    lineage: OnceLock<Arc<Lineage>>,
+    history: OnceLock<Arc<History>>,
+    expires_at_micros: Option<i64>,
+    pub(crate) writer: Mutex<WriterSlot>,
+    /// The last commit handed to the log. Changed under `dropped`.
+    pub(crate) last_commit: AtomicU64,
 }
 
 /// Whether the fork's only writer is out.
@@ -85,37 +98,83 @@ pub(crate) enum WriterSlot {
     Taken,
 }
 
+impl Default for WriterSlot {
+    fn default() -> WriterSlot {
+        WriterSlot::Free(None)
+    }
+}
+
 impl Fork {
-    #[allow(clippy::too_many_arguments)] // Each is a field; a struct for them would be this one again.
     pub(crate) fn new(
         id: ForkId,
-        parent: Option<Version>,
-        lineage: Arc<Lineage>,
+        origin: Option<(Arc<Lineage>, Lsn)>,
         durability: Durability,
         created_at_micros: i64,
         expires_at_micros: Option<i64>,
-        history: Arc<History>,
         head: Published,
     ) -> Fork {
         // One on top of another would be read through twice: the deeper one goes to the trees at once.
-        let overlays = parent.is_some_and(|parent| parent.lsn == head.lsn) && head.state.overlay().is_none();
+        let overlays = origin.as_ref().is_some_and(|(_, origin)| *origin == head.lsn) && head.state.overlay().is_none();
+        let more = OnceLock::new();
+        if expires_at_micros.is_some() {
+            more.get_or_init(|| Box::new(More { expires_at_micros, ..More::default() }));
+        }
         Fork {
             id,
-            parent,
-            lineage,
             durability,
             created_at_micros,
-            expires_at_micros,
-            history,
-            overlays: AtomicBool::new(overlays),
+            origin,
             published: Mutex::new(head),
-            writer: Mutex::new(WriterSlot::Free(None)),
-            last_commit: AtomicU64::new(0),
+            overlays: AtomicBool::new(overlays),
             dropped: Mutex::new(false),
+            more,
         }
+    }
+
+    /// A fork whose history and lineage are known already.
+    pub(crate) fn recovered(
+        id: ForkId,
+        lineage: Arc<Lineage>,
+        created_at_micros: i64,
+        expires_at_micros: Option<i64>,
+        head: Published,
+        history: Arc<History>,
+    ) -> Fork {
+        let fork =
+            Fork::new(id, lineage.origin.clone(), Durability::Durable, created_at_micros, expires_at_micros, head);
+        fork.more().lineage.get_or_init(|| lineage);
+        fork.more().history.get_or_init(|| history);
+        fork
     }
 
     pub(crate) fn is_durable(&self) -> bool {
         self.durability == Durability::Durable
+    }
+
+    /// The version it was made from, which may belong to a fork that is gone.
+    pub(crate) fn parent(&self) -> Option<Version> {
+        self.origin.as_ref().map(|(origin, lsn)| Version { fork: origin.fork, lsn: *lsn })
+    }
+
+    pub(crate) fn expires_at_micros(&self) -> Option<i64> {
+        self.more.get().and_then(|more| more.expires_at_micros)
+    }
+
+    pub(crate) fn more(&self) -> &More {
+        self.more.get_or_init(Box::default)
+    }
+
+    pub(crate) fn lineage(&self) -> &Arc<Lineage> {
+        self.more().lineage.get_or_init(|| Lineage::new(self.id, self.origin.clone()))
+    }
+
+    /// The fork's pins. They begin with its head as long as it had no writer: a writer asks for them first.
+    pub(crate) fn history(&self) -> &Arc<History> {
+        self.more().history.get_or_init(|| History::begin(self.published.lock().clone()))
+    }
+
+    /// The pins of a fork that was written to or asked for them.
+    pub(crate) fn known_history(&self) -> Option<&Arc<History>> {
+        self.more.get().and_then(|more| more.history.get())
     }
 }

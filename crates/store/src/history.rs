@@ -83,6 +83,12 @@ impl VersionAt {
 }
 
 impl History {
+    /// The history of a fork that begins with `origin`.
+    pub(crate) fn begin(origin: Published) -> Arc<History> {
+        let pins = Pins { first: origin, later: VecDeque::new(), held_bytes: 0, closed: false };
+        Arc::new(History(Mutex::new(pins)))
+    }
+
     pub(crate) fn last(&self) -> LastPin {
         let pins = self.0.lock();
         let last = pins.later.back().unwrap_or(&pins.first);
@@ -132,12 +138,6 @@ impl Retention {
             pins: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
         }
-    }
-
-    /// The history of a fork that begins with `origin`.
-    pub(crate) fn begin(&self, origin: Published) -> Arc<History> {
-        let pins = Pins { first: origin, later: VecDeque::new(), held_bytes: 0, closed: false };
-        Arc::new(History(Mutex::new(pins)))
     }
 
     /// Pins beyond the first of each fork.

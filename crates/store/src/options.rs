@@ -90,7 +90,7 @@ pub enum Durability {
 /// How to make a fork.
 #[derive(Clone, Debug, Default)]
 pub struct ForkOptions {
-    /// Unique in the store. The store only bounds its length; what a good name is, the caller decides.
+    /// Unique in the store, or empty: then the fork has none, and is found by its number only. The store only bounds its length; what a good name is, the caller decides.
     pub name: String,
     /// Ignored, as if ephemeral, when the parent is ephemeral.
     pub durability: Durability,

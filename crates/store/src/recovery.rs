@@ -46,7 +46,6 @@ pub(crate) struct Recovered {
 
 pub(crate) struct RecoveredFork {
     pub(crate) name: String,
-    pub(crate) parent: Option<Version>,
     pub(crate) lineage: Arc<Lineage>,
     pub(crate) created_at_micros: i64,
     pub(crate) expires_at_micros: Option<i64>,
@@ -60,17 +59,14 @@ pub(crate) struct RecoveredFork {
 impl RecoveredFork {
     pub(crate) fn new(
         name: &str,
-        parent: Option<Version>,
         lineage: Arc<Lineage>,
         created_at_micros: i64,
         expires_at_micros: Option<i64>,
         head: Published,
-        retention: &Retention,
     ) -> RecoveredFork {
-        let history = retention.begin(head.clone());
+        let history = History::begin(head.clone());
         RecoveredFork {
             name: name.to_owned(),
-            parent,
             lineage,
             created_at_micros,
             expires_at_micros,
@@ -331,17 +327,8 @@ impl<'a> Replay<'a> {
                 match &mut recovered {
                     None => {
                         let (created, expires) = (entry.created_at_micros, entry.expires_at_micros);
-                        let retention = self.retention;
-                        let fork = RecoveredFork::new(
-                            &entry.name,
-                            entry.parent,
-                            Arc::clone(&lineage),
-                            created,
-                            expires,
-                            state,
-                            retention,
-                        );
-                        recovered = Some(fork);
+                        let lineage = Arc::clone(&lineage);
+                        recovered = Some(RecoveredFork::new(&entry.name, lineage, created, expires, state));
                     }
                     Some(fork) => {
                         fork.head = state.clone();
@@ -391,9 +378,7 @@ impl<'a> Replay<'a> {
             RecordRef::ForkCreated { fork, name, created_at_micros, parent, expires_at_micros } => {
                 let head = self.base(ticket, parent)?;
                 let lineage = self.lineage(fork, parent)?;
-                let retention = self.retention;
-                let created =
-                    RecoveredFork::new(name, parent, lineage, created_at_micros, expires_at_micros, head, retention);
+                let created = RecoveredFork::new(name, lineage, created_at_micros, expires_at_micros, head);
                 self.create(fork, created)?;
             }
             RecordRef::ForkDropped { fork } => {

@@ -26,10 +26,12 @@ use crate::versions::{PageCheck, Pages};
 use crate::writer::Writer;
 
 mod shared;
+mod table;
 mod versions;
 
+use shared::Admin;
 pub(crate) use shared::Shared;
-use shared::{Admin, Entry};
+use table::{Entry, Table};
 
 /// The longest fork name in bytes: beyond any sensible rule for names, so that the log's records stay small.
 pub const FORK_NAME_BYTES_MAX: usize = 1024;
@@ -121,7 +123,7 @@ impl Store {
             log_thread: Mutex::new(Some(log_thread)),
             lock_file: Mutex::new(Some(lock_file)),
             admin: Mutex::new(Admin { next_fork: recovered.next_fork, reserved_end: recovered.next_fork }),
-            table: RwLock::default(),
+            table: RwLock::new(Table::new()),
             next_keyspace: Mutex::new(recovered.next_keyspace),
             report: recovered.report,
         });
@@ -139,19 +141,19 @@ impl Store {
     /// All forks, by number.
     pub fn forks(&self) -> Vec<ForkInfo> {
         let table = self.0.table.read();
-        let mut forks: Vec<ForkInfo> = table.by_id.values().map(Entry::info).collect();
+        let mut forks: Vec<ForkInfo> = table.iter().map(Entry::info).collect();
         forks.sort_by_key(|fork| fork.id);
         forks
     }
 
     /// One fork; `None` if it does not exist or was dropped.
     pub fn fork_info(&self, id: ForkId) -> Option<ForkInfo> {
-        self.0.table.read().by_id.get(&id).map(Entry::info)
+        self.0.table.read().get(id).map(Entry::info)
     }
 
     /// The fork with that name.
     pub fn fork_named(&self, name: &str) -> Option<ForkId> {
-        self.0.table.read().by_name.get(name).copied()
+        self.0.table.read().named(name).map(|entry| entry.fork.id)
     }
 
     /// Gives a fork another name; its own is fine.
@@ -164,8 +166,8 @@ impl Store {
         let _admin = self.0.admin.lock();
         let fork = {
             let table = self.0.table.read();
-            let entry = table.by_id.get(&id).ok_or(StoreError::NoSuchFork(id))?;
-            if entry.name != name {
+            let entry = table.get(id).ok_or(StoreError::NoSuchFork(id))?;
+            if entry.name.as_str() != name {
                 table.check_free(name)?;
             }
             Arc::clone(&entry.fork)
@@ -188,7 +190,7 @@ impl Store {
     pub fn drop_fork(&self, id: ForkId) -> Result<DurableTicket, ForkError> {
         self.0.queue.health()?;
         let admin = self.0.admin.lock();
-        let fork = self.0.table.read().by_id.get(&id).map(|entry| Arc::clone(&entry.fork));
+        let fork = self.0.table.read().get(id).map(|entry| Arc::clone(&entry.fork));
         let Some(fork) = fork else {
             let existed = id >= ForkId::MAIN && id < admin.next_fork;
             return if existed { Ok(self.0.queue.appended()) } else { Err(StoreError::NoSuchFork(id).into()) };
@@ -203,7 +205,7 @@ impl Store {
         }
         let entry = self.0.table.write().remove(id);
         drop(admin);
-        self.0.retention.close(id, &fork.history);
+        self.0.close_history(&fork);
         // Frees what only this fork held, without a lock.
         drop((entry, fork));
         Ok(ticket)
@@ -298,7 +300,7 @@ impl Store {
         let counters = &queue.counters;
         let arena = self.0.pages.arena.stats();
         StoreStats {
-            forks: self.0.table.read().by_id.len() as u64,
+            forks: self.0.table.read().len() as u64,
             appended: queue.appended(),
             durable: queue.durable(),
             frames: counters.frames.load(Ordering::Relaxed),

@@ -97,10 +97,10 @@ pub struct Change {
 
 impl Writer {
     pub(crate) fn open(store: Arc<Shared>, fork: Arc<Fork>) -> Result<Writer, StoreError> {
-        let slot = std::mem::replace(&mut *fork.writer.lock(), WriterSlot::Taken);
+        let slot = std::mem::replace(&mut *fork.more().writer.lock(), WriterSlot::Taken);
         let WriterSlot::Free(checkpoints) = slot else { return Err(StoreError::WriterBusy(fork.id)) };
+        let last_pin = fork.history().last();
         let head = fork.published.lock().clone();
-        let last_pin = fork.history.last();
         let mut draft = Draft::new(Arc::clone(&head.state), fork.overlays.load(Ordering::Relaxed));
         draft.set_pin(last_pin.stamp);
         Ok(Writer {
@@ -257,7 +257,7 @@ impl Writer {
                 let record = RecordRef::Commit { version, timestamp_micros, operations: &self.operations, call };
                 self.head.ticket = self.store.queue.append(&record)?;
                 // The lock held here orders it.
-                self.fork.last_commit.store(self.head.ticket.get(), Ordering::Relaxed);
+                self.fork.more().last_commit.store(self.head.ticket.get(), Ordering::Relaxed);
             }
             self.head.lsn = lsn;
             self.head.timestamp_micros = timestamp_micros;
@@ -300,7 +300,7 @@ impl Writer {
             drop((previous, replaced));
             if self.fork.is_durable() && self.last_pin.is_behind(self.head.lsn, self.head.timestamp_micros) {
                 let displaced_bytes = self.draft.take_displaced_bytes();
-                let (id, history) = (self.fork.id, &self.fork.history);
+                let (id, history) = (self.fork.id, self.fork.history());
                 self.last_pin = self.store.retention.pin(id, history, self.head.clone(), displaced_bytes);
                 self.draft.set_pin(self.last_pin.stamp);
             }
@@ -395,7 +395,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.rollback();
         self.publish();
-        *self.fork.writer.lock() = WriterSlot::Free(self.checkpoints.take());
+        *self.fork.more().writer.lock() = WriterSlot::Free(self.checkpoints.take());
     }
 }
 

@@ -251,16 +251,20 @@ impl Arena {
         unsafe { &mut *self.address(id).cast::<PageBytes>() }
     }
 
-    /// Copies a page to one that the caller owns, as born at `birth`.
+    /// Copies a leaf or branch to a page that the caller owns, as born at `birth`. What lies between slots and heap is not
+    /// part of it.
     ///
     /// # Safety
     /// As for [`Arena::edit`], of `to`; and the caller may read `from`, which is another page.
     pub(crate) unsafe fn copy(&self, from: PageId, to: PageId, birth: Stamp) {
         assert_ne!(from, to, "a page is copied to another");
-        // SAFETY: both are open pages, and they differ.
-        unsafe { std::ptr::copy_nonoverlapping(self.address(from), self.address(to), PAGE_BYTES) };
+        let source = self.view(from);
         // SAFETY: the caller's promise.
-        Edit::new(unsafe { self.edit(to) }).set_birth(birth);
+        let target = unsafe { self.edit(to) };
+        for range in source.used_ranges() {
+            target[range.clone()].copy_from_slice(&source.bytes()[range]);
+        }
+        Edit::new(target).become_copy(from, birth);
     }
 
     /// Writes a value to a run that the caller owns.

@@ -34,7 +34,7 @@ use bytes::Bytes;
 use super::error::ImageError;
 use crate::page::{Body, ChildRef, Edit, PAGE_BYTES, PageBytes, PageId, RunRef, Value, View, check};
 
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 /// Pages after which a pack is complete: 8 MiB is little to hold in memory and enough to make requests rare.
 pub(crate) const PACK_PAGES: usize = 2048;
@@ -347,7 +347,8 @@ pub(crate) fn references(page: &PageBytes) -> impl Iterator<Item = (usize, Refer
     })
 }
 
-/// Points the references of a page, which passed [`check`], somewhere else.
+/// Points the references of a page, which passed [`check`], somewhere else, and leaves nothing else in it that means
+/// something only where it comes from.
 pub(crate) fn rewrite<E>(
     page: &mut PageBytes,
     mut target: impl FnMut(Reference) -> Result<PageId, E>,
@@ -363,6 +364,7 @@ pub(crate) fn rewrite<E>(
             }
         }
     }
+    edit.purge();
     Ok(())
 }
 

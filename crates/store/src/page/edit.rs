@@ -1,9 +1,9 @@
 //! Changing a page.
 
 use super::{
-    BIRTH, BODY_BYTES, Body, COUNT, Cell, ChildRef, DEAD, HEAP_TOP, KEY_LENGTH_MASK, KIND, LEVEL, PAGE_BYTES,
-    PAGE_HEADER_BYTES, PREFIX_LENGTH, PageBytes, PageKind, RUN_LENGTH, SLOT_BYTES, Stamp, VALUE_IN_RUN, View,
-    common_length, head,
+    BIRTH, BLOCK_BYTES, BODY_BYTES, Body, COUNT, Cell, ChildRef, DEAD, HEAP_TOP, KEY_LENGTH_MASK, KIND, LEVEL,
+    ORIGINAL, ORIGINAL_AGE, PAGE_BYTES, PAGE_HEADER_BYTES, PREFIX_LENGTH, PageBytes, PageId, PageKind, RUN_LENGTH,
+    SLOT_BYTES, Stamp, VALUE_IN_RUN, View, WRITTEN, common_length, head,
 };
 
 /// A page to change: one that nobody else sees yet.
@@ -52,6 +52,40 @@ impl<'a> Edit<'a> {
         self.0[BIRTH..BIRTH + 8].copy_from_slice(&birth.get().to_le_bytes());
     }
 
+    /// Makes the page, whose bytes are those of `original`, a copy born at `birth`.
+    pub(crate) fn become_copy(&mut self, original: PageId, birth: Stamp) {
+        let age = u32::try_from(birth.get() - self.view().birth().get());
+        // Of a page that is too old for the field the copy knows nothing, and is compared as a whole.
+        let (original, age) = age.map_or((PageId::NONE, 0), |age| (original, age));
+        self.set_u32(ORIGINAL, original.get());
+        self.set_u32(ORIGINAL_AGE, age);
+        self.set_u32(WRITTEN, 0);
+        self.set_birth(birth);
+    }
+
+    /// The page is no longer a copy with other values.
+    fn forget_original(&mut self) {
+        self.0[ORIGINAL..PAGE_HEADER_BYTES].fill(0);
+    }
+
+    /// Leaves nothing in a leaf or branch but what it says: no original, and zeros between the slots and the heap.
+    pub(crate) fn purge(&mut self) {
+        let view = self.view();
+        if !view.is_leaf() && !view.is_branch() {
+            return;
+        }
+        self.forget_original();
+        let view = self.view();
+        let unused = PAGE_HEADER_BYTES + view.count() * SLOT_BYTES..view.heap_top();
+        self.0[unused].fill(0);
+    }
+
+    /// Notes that the cell at an offset was overwritten.
+    fn note_written(&mut self, offset: usize) {
+        let written = self.view().written() | 1 << (offset / BLOCK_BYTES);
+        self.set_u32(WRITTEN, written);
+    }
+
     fn set_u16(&mut self, at: usize, value: usize) {
         let value = u16::try_from(value).expect("offsets in a page are small");
         self.0[at..at + 2].copy_from_slice(&value.to_le_bytes());
@@ -72,6 +106,7 @@ impl<'a> Edit<'a> {
         if need > view.heap_top() - PAGE_HEADER_BYTES - count * SLOT_BYTES {
             self.compact();
         }
+        self.forget_original();
         self.cut_prefix(cell.key, index);
         self.place(index, cell);
         true
@@ -184,6 +219,8 @@ impl<'a> Edit<'a> {
         let (count, mut dead) = (view.count(), view.dead() + view.cell_bytes(index));
         let slot = PAGE_HEADER_BYTES + index * SLOT_BYTES;
         assert!(index < count, "only what is there is removed");
+        self.forget_original();
+        let view = self.view();
         if view.is_branch() && index == 0 && count > 1 {
             dead += view.key_length(1);
             self.set_u32(slot + SLOT_BYTES, 0);
@@ -197,7 +234,7 @@ impl<'a> Edit<'a> {
     /// Overwrites a leaf's value by one that takes as many bytes in the page. `false` if it does not.
     pub(crate) fn overwrite(&mut self, index: usize, body: Body<'_>) -> bool {
         let view = self.view();
-        let range = view.value_range(index);
+        let (offset, range) = (view.offset(index), view.value_range(index));
         let in_run = matches!(view.value(index), super::Value::Run(_));
         match body {
             Body::Inline(value) if !in_run && value.len() == range.len() => self.0[range].copy_from_slice(value),
@@ -209,6 +246,7 @@ impl<'a> Edit<'a> {
             }
             _ => return false,
         }
+        self.note_written(offset);
         true
     }
 
@@ -217,5 +255,6 @@ impl<'a> Edit<'a> {
         let offset = self.view().offset(index);
         self.0[offset..offset + 4].copy_from_slice(&child.id.get().to_le_bytes());
         self.0[offset + 4..offset + 12].copy_from_slice(&child.birth.get().to_le_bytes());
+        self.note_written(offset);
     }
 }

@@ -13,9 +13,15 @@
 //! | 8..16 | birth, a [`Stamp`] |
 //! | 16..18 | `dead`: bytes of the heap that no slot uses |
 //! | 18..20 | zero |
-//! | 20..24 | bytes of a run's value; zero in the other kinds |
+//! | 20..24 | of a run: bytes of its value; else: id of the page this is a copy of, or zero |
+//! | 24..28 | how much older that page is: the difference of the births |
+//! | 28..32 | `written`: which 128-byte blocks cells begin in that were overwritten in the copy; bit 0 the first |
 //!
-//! Leaves and branches have `count` slots of 8 bytes from byte 24 on, in key order, and a heap of cells that grows down
+//! A copy in which only values or children were overwritten remembers its original and where they are, so that a diff of
+//! the two looks there alone. Any other change makes it forget the original, and so does going into an image, where
+//! ids mean something else.
+//!
+//! Leaves and branches have `count` slots of 8 bytes from byte 32 on, in key order, and a heap of cells that grows down
 //! towards them:
 //!
 //! | bytes of a slot | field |
@@ -47,7 +53,7 @@ pub(crate) use view::{SlotSet, Value, View, check};
 pub const PAGE_BYTES: usize = 4096;
 
 /// Where slots, and the value of a run, begin.
-pub const PAGE_HEADER_BYTES: usize = 24;
+pub const PAGE_HEADER_BYTES: usize = 32;
 
 /// Bytes that slots and cells of a page may take.
 pub(crate) const BODY_BYTES: usize = PAGE_BYTES - PAGE_HEADER_BYTES;
@@ -78,6 +84,12 @@ const PREFIX_LENGTH: usize = 6;
 pub(crate) const BIRTH: usize = 8;
 const DEAD: usize = 16;
 const RUN_LENGTH: usize = 20;
+const ORIGINAL: usize = 20;
+const ORIGINAL_AGE: usize = 24;
+const WRITTEN: usize = 28;
+
+/// Bytes that one bit of `written` stands for.
+const BLOCK_BYTES: usize = PAGE_BYTES / u32::BITS as usize;
 
 /// The bytes of a page.
 pub(crate) type PageBytes = [u8; PAGE_BYTES];

@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 
 use super::{
-    BIRTH, Body, CHILD_REF_BYTES, COUNT, Cell, ChildRef, DEAD, HEAP_TOP, KEY_LENGTH_MASK, KIND, LEVEL, PAGE_BYTES,
-    PAGE_HEADER_BYTES, PREFIX_LENGTH, PageBytes, PageId, PageKind, RUN_LENGTH, RUN_REF_BYTES, RunRef, SLOT_BYTES,
-    SLOTS_MAX, Stamp, VALUE_IN_RUN, head,
+    BIRTH, BLOCK_BYTES, Body, CHILD_REF_BYTES, COUNT, Cell, ChildRef, DEAD, HEAP_TOP, KEY_LENGTH_MASK, KIND, LEVEL,
+    ORIGINAL, ORIGINAL_AGE, PAGE_BYTES, PAGE_HEADER_BYTES, PREFIX_LENGTH, PageBytes, PageId, PageKind, RUN_LENGTH,
+    RUN_REF_BYTES, RunRef, SLOT_BYTES, SLOTS_MAX, Stamp, VALUE_IN_RUN, WRITTEN, head,
 };
 
 /// Bytes that memory brings at once.
@@ -97,9 +97,24 @@ impl<'a> View<'a> {
         self.u32(RUN_LENGTH)
     }
 
+    /// The page that this is a copy of with nothing changed but values or children.
+    fn original(self) -> ChildRef {
+        let birth = self.birth().get().saturating_sub(u64::from(self.u32(ORIGINAL_AGE)));
+        ChildRef { id: PageId::new(self.u32(ORIGINAL)), birth: Stamp::new(birth) }
+    }
+
+    pub(super) fn written(self) -> u32 {
+        self.u32(WRITTEN)
+    }
+
     /// Bytes that slots and live cells take.
     pub(crate) fn used_bytes(self) -> usize {
         self.count() * SLOT_BYTES + PAGE_BYTES - self.heap_top() - self.dead()
+    }
+
+    /// The bytes that say something, of a leaf or branch.
+    pub(crate) fn used_ranges(self) -> [std::ops::Range<usize>; 2] {
+        [0..PAGE_HEADER_BYTES + self.count() * SLOT_BYTES, self.heap_top()..PAGE_BYTES]
     }
 
     /// The first slot that has a key.
@@ -244,35 +259,51 @@ impl<'a> View<'a> {
         Cell { key: self.key(index), body }
     }
 
-    /// The slots whose cells differ from those of another page, if both have the same slots otherwise, as a page and its
-    /// changed copy mostly do.
-    pub(crate) fn differing_cells(self, other: View<'_>) -> Option<SlotSet> {
-        let count = self.count();
-        let slots = PAGE_HEADER_BYTES..PAGE_HEADER_BYTES + count * SLOT_BYTES;
-        if count != other.count() || self.0[KIND] != other.0[KIND] || self.0[slots.clone()] != other.0[slots] {
-            return None;
-        }
-        // Whole lines first: few differ, and they come from memory in the order in which they lie there.
-        let mut differing_lines = 0_u64;
-        for line in 0..PAGE_BYTES / CACHE_LINE_BYTES {
-            let range = line * CACHE_LINE_BYTES..(line + 1) * CACHE_LINE_BYTES;
-            differing_lines |= u64::from(self.0[range.clone()] != other.0[range]) << line;
-        }
+    /// The slots whose cells may differ from those of another page, if both have the same slots otherwise, as a page and
+    /// its changed copy mostly do. The references are those that led to the two pages.
+    pub(crate) fn differing_cells(self, own: ChildRef, other: View<'_>, others: ChildRef) -> Option<SlotSet> {
+        let blocks = if other.original() == own {
+            other.written()
+        } else if self.original() == others {
+            self.written()
+        } else {
+            self.differing_blocks(other)?
+        };
         let mut differing = SlotSet::default();
-        for index in 0..count {
-            let start = self.offset(index);
-            let end = start + self.cell_bytes(index);
-            let (first, last) = (start / CACHE_LINE_BYTES, (end - 1) / CACHE_LINE_BYTES);
-            let lines = (u64::MAX >> (63 - (last - first))) << first;
-            if differing_lines & lines != 0 {
-                // The cell's length is part of it, so a shorter or longer one differs here too.
-                let other_end = start + other.cell_bytes(index);
-                if self.0[start..end] != other.0[start..other_end] {
-                    differing.insert(index);
-                }
+        for index in 0..self.count() {
+            if blocks & 1 << (self.offset(index) / BLOCK_BYTES) != 0 && !self.has_same_body(other, index) {
+                differing.insert(index);
             }
         }
         Some(differing)
+    }
+
+    /// Whether a slot leads to the same here and in a page with the same slots.
+    fn has_same_body(self, other: View<'_>, index: usize) -> bool {
+        if self.is_leaf() { self.value(index) == other.value(index) } else { self.child(index) == other.child(index) }
+    }
+
+    /// The blocks in which cells begin that differ from those of another page, or may; `None` if the slots differ.
+    fn differing_blocks(self, other: View<'_>) -> Option<u32> {
+        let slots = PAGE_HEADER_BYTES..PAGE_HEADER_BYTES + self.count() * SLOT_BYTES;
+        if self.count() != other.count() || self.0[KIND] != other.0[KIND] || self.0[slots.clone()] != other.0[slots] {
+            return None;
+        }
+        // Whole blocks first: few differ, and they come from memory in the order in which they lie there.
+        let mut touched = 0_u32;
+        for block in 0..PAGE_BYTES / BLOCK_BYTES {
+            let range = block * BLOCK_BYTES..(block + 1) * BLOCK_BYTES;
+            touched |= u32::from(self.0[range.clone()] != other.0[range]) << block;
+        }
+        let mut blocks = 0;
+        for index in 0..self.count() {
+            let start = self.offset(index);
+            let (first, last) = (start / BLOCK_BYTES, (start + self.cell_bytes(index) - 1) / BLOCK_BYTES);
+            if touched >> first & (u32::MAX >> (31 - (last - first))) != 0 {
+                blocks |= 1 << first;
+            }
+        }
+        Some(blocks)
     }
 
     pub(crate) fn cells(self) -> impl Iterator<Item = Cell<'a>> {

@@ -1,6 +1,5 @@
 //! What is behind the handles of a store.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,14 +8,15 @@ use std::thread::JoinHandle;
 use parking_lot::{Mutex, RwLock};
 use tine_base::{Env, EnvFile};
 
+use super::table::{Entry, Name, Table};
 use super::{FORK_ID_BLOCK, LOG_WAIT_MAX, MAIN_NAME};
-use crate::error::{ForkError, StoreError};
+use crate::error::StoreError;
 use crate::fork::{Fork, Lineage};
 use crate::history::Retention;
 use crate::ids::{DurableTicket, ForkId};
 use crate::images::{Cut, ForkEntry, Images};
 use crate::log::{LogQueue, RecordRef};
-use crate::options::{Durability, ForkInfo, RecoveryReport};
+use crate::options::RecoveryReport;
 use crate::read::Published;
 use crate::recovery::{Recovered, RecoveredFork};
 use crate::versions::Pages;
@@ -45,17 +45,6 @@ pub(super) struct Admin {
     pub(super) reserved_end: ForkId,
 }
 
-#[derive(Default)]
-pub(super) struct Table {
-    pub(super) by_id: HashMap<ForkId, Entry>,
-    pub(super) by_name: HashMap<String, ForkId>,
-}
-
-pub(super) struct Entry {
-    pub(super) fork: Arc<Fork>,
-    pub(super) name: String,
-}
-
 impl Shared {
     /// Takes over what was recovered. A new store gets its first fork here. Ends with a durable record in any
     /// case, so that this opening has an epoch in the log.
@@ -70,18 +59,16 @@ impl Shared {
             self.queue.append(&record)?;
             let empty = Published::empty(&self.pages, DurableTicket::NONE);
             let lineage = Lineage::new(fork, None);
-            let created = RecoveredFork::new(name, None, lineage, created_at_micros, None, empty, &self.retention);
+            let created = RecoveredFork::new(name, lineage, created_at_micros, None, empty);
             forks.insert(fork, created);
             admin.next_fork = ForkId::new(ForkId::MAIN.get() + 1);
         }
         self.reserve_fork_ids(&mut admin)?;
         let mut table = self.table.write();
         for (id, recovered) in forks {
-            let RecoveredFork { name, parent, lineage, created_at_micros, expires_at_micros, head, history, .. } =
-                recovered;
-            let durability = Durability::Durable;
-            let fork = Fork::new(id, parent, lineage, durability, created_at_micros, expires_at_micros, history, head);
-            table.insert(Entry { fork: Arc::new(fork), name });
+            let RecoveredFork { name, lineage, created_at_micros, expires_at_micros, head, history, .. } = recovered;
+            let fork = Fork::recovered(id, lineage, created_at_micros, expires_at_micros, head, history);
+            table.insert(Entry { fork: Arc::new(fork), name: Name::new(&name) });
         }
         Ok(())
     }
@@ -94,24 +81,24 @@ impl Shared {
         let sequence = self.queue.appended().get();
         let durable: Vec<(Arc<Fork>, String)> = {
             let table = self.table.read();
-            let durable = table.by_id.values().filter(|entry| entry.fork.is_durable());
-            durable.map(|entry| (Arc::clone(&entry.fork), entry.name.clone())).collect()
+            let durable = table.iter().filter(|entry| entry.fork.is_durable());
+            durable.map(|entry| (Arc::clone(&entry.fork), entry.name.as_str().to_owned())).collect()
         };
         let forks = durable.into_iter().map(|(fork, name)| {
             // Commits are handed to the log under this lock, so all up to `sequence` are noted.
             let last_commit = {
                 let _dropped = fork.dropped.lock();
-                fork.last_commit.load(Ordering::Relaxed)
+                fork.more().last_commit.load(Ordering::Relaxed)
             };
             let info = ForkEntry {
                 fork: fork.id,
                 name,
                 created_at_micros: fork.created_at_micros,
-                parent: fork.parent,
-                expires_at_micros: fork.expires_at_micros,
+                parent: fork.parent(),
+                expires_at_micros: fork.expires_at_micros(),
             };
             let head = fork.published.lock().clone();
-            (info, Arc::clone(&fork.lineage), fork.history.first(), head, last_commit)
+            (info, Arc::clone(fork.lineage()), fork.history().first(), head, last_commit)
         });
         Cut::new(sequence, admin.reserved_end, *next_keyspace, forks)
     }
@@ -135,7 +122,14 @@ impl Shared {
 
     pub(super) fn find(&self, id: ForkId) -> Result<Arc<Fork>, StoreError> {
         let table = self.table.read();
-        table.by_id.get(&id).map(|entry| Arc::clone(&entry.fork)).ok_or(StoreError::NoSuchFork(id))
+        table.get(id).map(|entry| Arc::clone(&entry.fork)).ok_or(StoreError::NoSuchFork(id))
+    }
+
+    /// Gives up the pins of a fork that was dropped. Only durable ones have any but their first, which goes with them.
+    pub(super) fn close_history(&self, fork: &Fork) {
+        if let Some(history) = fork.known_history().filter(|_| fork.is_durable()) {
+            self.retention.close(fork.id, history);
+        }
     }
 
     pub(super) fn close(&self) -> Result<(), StoreError> {
@@ -163,46 +157,5 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // Nobody is left to hear about a failure; those who care call `close`.
         let _ = self.close();
-    }
-}
-
-impl Table {
-    pub(super) fn check_free(&self, name: &str) -> Result<(), ForkError> {
-        if self.by_name.contains_key(name) { Err(ForkError::NameTaken(name.to_owned())) } else { Ok(()) }
-    }
-
-    pub(super) fn insert(&mut self, entry: Entry) {
-        let id = entry.fork.id;
-        self.by_name.insert(entry.name.clone(), id);
-        self.by_id.insert(id, entry);
-        assert_eq!(self.by_id.len(), self.by_name.len(), "names are unique");
-    }
-
-    /// Gives a fork a free name.
-    pub(super) fn rename(&mut self, id: ForkId, name: &str) {
-        let entry = self.by_id.get_mut(&id).expect("forks are dropped under the admin lock");
-        let previous = std::mem::replace(&mut entry.name, name.to_owned());
-        self.by_name.remove(&previous);
-        self.by_name.insert(name.to_owned(), id);
-    }
-
-    pub(super) fn remove(&mut self, id: ForkId) -> Option<Entry> {
-        let entry = self.by_id.remove(&id)?;
-        self.by_name.remove(&entry.name);
-        Some(entry)
-    }
-}
-
-impl Entry {
-    pub(super) fn info(&self) -> ForkInfo {
-        ForkInfo {
-            id: self.fork.id,
-            name: self.name.clone(),
-            parent: self.fork.parent,
-            head: self.fork.published.lock().lsn,
-            durability: self.fork.durability,
-            created_at_micros: self.fork.created_at_micros,
-            expires_at_micros: self.fork.expires_at_micros,
-        }
     }
 }

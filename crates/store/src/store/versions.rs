@@ -6,13 +6,13 @@ use super::{LOG_WAIT_MAX, Shared, Store, check_name};
 use crate::diff::newest_common;
 use crate::draft::Draft;
 use crate::error::{ForkError, HistoryError, StoreError, WriteError};
-use crate::fork::{Fork, Lineage};
+use crate::fork::Fork;
 use crate::history::VersionAt;
 use crate::ids::{DurableTicket, ForkId, Lsn, Version};
 use crate::log::{RangeReader, RecordRef, Step};
 use crate::options::{Durability, ForkInfo, ForkOptions};
 use crate::read::{ApplyError, Published, Snapshot, apply};
-use crate::store::shared::Entry;
+use crate::store::table::{Entry, Name};
 
 impl Store {
     /// Makes a fork of the last published version of `parent`. Takes the same time however much it holds.
@@ -47,42 +47,45 @@ impl Store {
         parent: Option<(ForkId, &dyn Fn(&Fork) -> Published)>,
         options: ForkOptions,
     ) -> Result<(ForkInfo, DurableTicket), ForkError> {
-        check_name(&options.name)?;
+        let ForkOptions { name, durability, expires_at_micros } = options;
+        check_name(&name)?;
         self.0.queue.health()?;
+        let created_at_micros = self.0.env.now_micros();
         let mut admin = self.0.admin.lock();
-        let mut head = None;
-        let (mut origin, mut parents) = (None, None);
-        let mut durable = options.durability == Durability::Durable;
-        {
-            let table = self.0.table.read();
-            table.check_free(&options.name)?;
-            if let Some((parent, base)) = parent {
-                let parent = &table.by_id.get(&parent).ok_or(StoreError::NoSuchFork(parent))?.fork;
-                let base = base(parent);
-                durable &= parent.is_durable();
-                origin = Some(Version { fork: parent.id, lsn: base.lsn });
-                parents = Some((Arc::clone(&parent.lineage), base.lsn));
-                head = Some(base);
+        let id = self.0.take_fork_id(&mut admin)?;
+        let mut table = self.0.table.write();
+        table.check_free(&name)?;
+        let (mut durability, mut origin, mut head) = (durability, None, None);
+        if let Some((parent, base)) = parent {
+            let parent = &table.get(parent).ok_or(StoreError::NoSuchFork(parent))?.fork;
+            let base = base(parent);
+            if !parent.is_durable() {
+                durability = Durability::Ephemeral;
             }
+            origin = Some((Arc::clone(parent.lineage()), base.lsn));
+            head = Some(base);
         }
         let mut head = head.unwrap_or_else(|| Published::empty(&self.0.pages, DurableTicket::NONE));
-        let id = self.0.take_fork_id(&mut admin)?;
-        let created_at_micros = self.0.env.now_micros();
-        let (name, expires_at_micros) = (&options.name, options.expires_at_micros);
+        let parent = origin.as_ref().map(|(origin, lsn)| Version { fork: origin.fork(), lsn: *lsn });
         let mut ticket = DurableTicket::NONE;
-        if durable {
-            let record =
-                RecordRef::ForkCreated { fork: id, name, created_at_micros, parent: origin, expires_at_micros };
-            ticket = self.0.queue.append(&record)?;
+        if durability == Durability::Durable {
+            // Nothing waits with the table held, and with `admin` held nobody takes the name.
+            drop(table);
+            let name = &name;
+            ticket = self.0.queue.append(&RecordRef::ForkCreated {
+                fork: id,
+                name,
+                created_at_micros,
+                parent,
+                expires_at_micros,
+            })?;
             head.ticket = ticket;
+            table = self.0.table.write();
         }
-        let lineage = Lineage::new(id, parents);
-        let durability = if durable { Durability::Durable } else { Durability::Ephemeral };
-        let history = self.0.retention.begin(head.clone());
-        let fork = Fork::new(id, origin, lineage, durability, created_at_micros, expires_at_micros, history, head);
-        let entry = Entry { fork: Arc::new(fork), name: options.name };
-        let info = entry.info();
-        self.0.table.write().insert(entry);
+        let head_lsn = head.lsn;
+        let fork = Fork::new(id, origin, durability, created_at_micros, expires_at_micros, head);
+        table.insert(Entry { fork: Arc::new(fork), name: Name::new(&name) });
+        let info = ForkInfo { id, name, parent, head: head_lsn, durability, created_at_micros, expires_at_micros };
         Ok((info, ticket))
     }
 
@@ -110,11 +113,11 @@ impl Store {
         let entry = {
             let mut table = self.0.table.write();
             let entry = table.remove(replaced).expect("forks are dropped under the admin lock");
-            table.rename(fork, &entry.name);
+            table.rename(fork, entry.name.as_str());
             entry
         };
         drop(admin);
-        self.0.retention.close(replaced, &old.history);
+        self.0.close_history(&old);
         // Frees what only this fork held, without a lock.
         drop((entry, old));
         Ok(ticket)
@@ -141,7 +144,7 @@ impl Store {
             if let Some(nearest) = nearest(&fork, &head, at) {
                 return self.reach(&fork, nearest, &head, at);
             }
-            let parent = fork.parent.filter(|parent| parent.lsn == fork.history.oldest());
+            let parent = fork.parent().filter(|parent| parent.lsn == fork.history().oldest());
             let Some(parent) = parent.and_then(|parent| self.0.find(parent.fork).ok()) else {
                 return Err(HistoryError::NotRetained { fork: id, oldest: self.0.oldest(&asked) });
             };
@@ -156,7 +159,7 @@ impl Store {
     /// # Errors
     /// A fork does not exist.
     pub fn common_base(&self, left: Version, right: Version) -> Result<Option<Version>, StoreError> {
-        let line = |version: Version| Ok::<_, StoreError>(self.0.find(version.fork)?.lineage.line(version.lsn));
+        let line = |version: Version| Ok::<_, StoreError>(self.0.find(version.fork)?.lineage().line(version.lsn));
         Ok(newest_common(&line(left)?, &line(right)?))
     }
 
@@ -195,7 +198,7 @@ impl Store {
 
 /// The newest version at hand that is not behind the one asked for.
 fn nearest(fork: &Fork, head: &Published, at: VersionAt) -> Option<Published> {
-    if at.includes(head.lsn, head.timestamp_micros) { Some(head.clone()) } else { fork.history.nearest(at) }
+    if at.includes(head.lsn, head.timestamp_micros) { Some(head.clone()) } else { fork.history().nearest(at) }
 }
 
 impl Shared {
@@ -243,23 +246,25 @@ impl Shared {
 
     /// Follows a fork's origins as far back as they are retained.
     fn oldest(&self, fork: &Fork) -> Lsn {
-        let mut oldest = fork.history.oldest();
-        let mut parent = fork.parent;
+        let mut oldest = fork.history().oldest();
+        let mut parent = fork.parent();
         while let Some(version) = parent.filter(|parent| parent.lsn == oldest) {
             let Ok(fork) = self.find(version.fork) else { break };
-            oldest = oldest.min(fork.history.oldest());
-            parent = fork.parent;
+            oldest = oldest.min(fork.history().oldest());
+            parent = fork.parent();
         }
         oldest
     }
 
     pub(crate) fn trim_history(&self) {
-        let forks: Vec<Arc<Fork>> = self.table.read().by_id.values().map(|entry| Arc::clone(&entry.fork)).collect();
+        let forks: Vec<Arc<Fork>> = self.table.read().iter().map(|entry| Arc::clone(&entry.fork)).collect();
         let now_micros = self.env.now_micros();
         let log_start = self.queue.places.sequence_within(self.retention.window_bytes);
         for fork in forks {
-            let head = fork.published.lock().clone();
-            self.retention.trim(fork.id, &fork.history, &head, now_micros, log_start);
+            if let Some(history) = fork.known_history() {
+                let head = fork.published.lock().clone();
+                self.retention.trim(fork.id, history, &head, now_micros, log_start);
+            }
         }
         self.pages.arena.trim();
         if let Some(images) = &self.images {

@@ -5,8 +5,9 @@
 //! high ones the one whose keys begin first. That is right for any two trees, and fast for relatives: what they share
 //! is shared as pages, and trees of different shape fall into step again at the next page that both have.
 //!
-//! A page that was copied and then changed mostly has the same slots as its original. Such a pair is compared as bytes,
-//! and only the slots whose cells differ are looked at on both sides.
+//! A page that was copied and then changed mostly has the same slots as its original, and knows where it was written.
+//! Of such a pair only these slots are looked at; of two pages that are not, but have the same slots, those whose bytes
+//! differ.
 
 use std::cmp::Ordering;
 
@@ -27,6 +28,7 @@ pub(crate) struct TreeDiff<'a> {
 
 /// What is left of a tree.
 struct Row<'a> {
+    arena: &'a Arena,
     /// Opened pages from the root down.
     open: Vec<Open<'a>>,
     next: Option<Item<'a>>,
@@ -91,7 +93,7 @@ impl<'a> TreeDiff<'a> {
                 let order = new_level.cmp(&level).then_with(|| low.cmp(&new_low));
                 if order == Ordering::Equal {
                     let (view, new_view) = (arena.page(child)?, arena.page(new_child)?);
-                    let differing = view.differing_cells(new_view);
+                    let differing = view.differing_cells(child, new_view, new_child);
                     self.old.open(view, low, differing);
                     self.new.open(new_view, new_low, differing);
                 } else if order == Ordering::Less {
@@ -146,7 +148,7 @@ impl<'a> Row<'a> {
             let level = arena.page(tree.page)?.level();
             next = Some(Item::Subtree { child: tree.page, level, low: None });
         }
-        Ok(Row { open: Vec::new(), next })
+        Ok(Row { arena, open: Vec::new(), next })
     }
 
     /// The record that is next, or `None` after opening the subtree that is.
@@ -187,6 +189,13 @@ impl<'a> Row<'a> {
                 self.next = Some(if view.is_leaf() {
                     Item::Record { key: view.key(at), value: view.value(at) }
                 } else {
+                    if let Some(differing) = differing {
+                        // The page after this one is needed soon, and would be waited for.
+                        let ahead = differing.next_from(*index);
+                        if ahead < view.count() {
+                            self.arena.prefetch(view.child(ahead));
+                        }
+                    }
                     let low = if at == 0 { *low } else { Some(view.key(at)) };
                     Item::Subtree { child: view.child(at), level: view.level() - 1, low }
                 });
