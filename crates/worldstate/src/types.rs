@@ -257,7 +257,9 @@ impl fmt::Display for Reading {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reading::MetaData => formatter.write_str("Unable to get meta data for"),
-            Reading::Leaf(index) => write!(formatter, "Failed to find indexed leaf: Unable to get leaf at index {index} for"),
+            Reading::Leaf(index) => {
+                write!(formatter, "Failed to find indexed leaf: Unable to get leaf at index {index} for")
+            }
             Reading::SiblingPath(index) => write!(formatter, "Unable to get sibling path for index {index} at"),
             Reading::BlockNumbers => formatter.write_str("Unable to find block numbers for indices for"),
             Reading::FindLeaf(start) => write!(formatter, "Unable to find leaf from index {start} for"),

@@ -156,6 +156,10 @@ impl World {
             }
             Command::Change(fork, change) => {
                 let Some(handle) = shared.handle(fork) else { return reply(Err(WorldError::ForkNotFound)) };
+                if change == Change::Delete && handle.lane.depth() == 0 {
+                    // Nothing that was asked of the fork before is left, so its lane need not be waited for.
+                    return reply(shared.remove_fork(fork).map(|()| Reply::Done));
+                }
                 let is_short = is_short(&change);
                 let job = Job::new(session, Work::Change(change), reply);
                 submit(&handle.lane, job, is_short);

@@ -68,7 +68,12 @@ impl Pair {
             }
         }
         self.trail.push(format!("{name} {fields} => {}", shortened(&theirs)));
-        assert_eq!(ours, theirs, "ours, theirs, after\n{}", self.trail[self.trail.len().saturating_sub(trail_shown())..].join("\n"));
+        assert_eq!(
+            ours,
+            theirs,
+            "ours, theirs, after\n{}",
+            self.trail[self.trail.len().saturating_sub(trail_shown())..].join("\n")
+        );
         ours
     }
 
@@ -252,7 +257,8 @@ impl Pair {
             pair.ask("GetTreeInfo", json!({ "treeId": 4, "revision": latest })).unwrap()["root"].clone()
         };
         let previous_archive = archive(self);
-        let elements = |random: &mut Random| (0..random.below(6)).map(|_| element(random.below(60))).collect::<Vec<_>>();
+        let elements =
+            |random: &mut Random| (0..random.below(6)).map(|_| element(random.below(60))).collect::<Vec<_>>();
         let (notes, messages) = (elements(&mut self.random), elements(&mut self.random));
         let keys: Vec<Value> = (0..self.random.below(5)).map(|_| element(128 + self.random.below(5_000))).collect();
         let nullifiers: Vec<Value> = keys.iter().map(|key| json!({ "nullifier": key })).collect();
