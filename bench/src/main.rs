@@ -80,6 +80,8 @@ enum Suite {
     Ipc,
     /// Sandboxed worker processes, beside children with pipes
     Workers,
+    /// A world state beside the server it stands in for
+    WorldState,
     /// All of them
     All,
 }
@@ -130,6 +132,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wants(Suite::Ipc) {
             suites::ipc::run(&plan, &mut reporter)?;
+        }
+        if wants(Suite::WorldState) {
+            suites::world_state::run(&plan, &mut reporter)?;
         }
         anyhow::Ok(())
     })?;

@@ -7,3 +7,4 @@ pub mod reducers;
 pub mod store;
 pub mod subscriptions;
 pub mod workers;
+pub mod world_state;
