@@ -237,7 +237,9 @@ impl Failure {
             Failure::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             Failure::File { .. } | Failure::Output(_) | Failure::System(_) => Exit::Storage,
             Failure::NotFound { .. } => Exit::NotFound,
-            Failure::Log { .. } | Failure::Images { .. } | Failure::Backup { .. } | Failure::World { .. } => Exit::Storage,
+            Failure::Log { .. } | Failure::Images { .. } | Failure::Backup { .. } | Failure::World { .. } => {
+                Exit::Storage
+            }
             Failure::NotEmpty { .. } => Exit::Conflict,
             Failure::Unhealthy { .. } | Failure::Differs { .. } | Failure::Remote { .. } => Exit::Failed,
             Failure::Collect { .. } | Failure::Module { .. } | Failure::Schema { .. } | Failure::Demo(_) => {
