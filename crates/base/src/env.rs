@@ -94,6 +94,14 @@ pub trait Env: Send + Sync + 'static {
     /// Starts a named thread.
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
 
+    /// Waits for a thread of [`Env::spawn`] to end; an error is the panic that ended it.
+    ///
+    /// # Errors
+    /// As [`JoinHandle::join`].
+    fn join(&self, thread: JoinHandle<()>) -> std::thread::Result<()> {
+        thread.join()
+    }
+
     /// Blocks the calling thread.
     fn sleep(&self, duration: Duration);
 

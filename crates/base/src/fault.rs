@@ -215,6 +215,10 @@ impl Env for FaultEnv {
         self.inner.spawn(name, body)
     }
 
+    fn join(&self, thread: JoinHandle<()>) -> std::thread::Result<()> {
+        self.inner.join(thread)
+    }
+
     fn sleep(&self, duration: Duration) {
         self.inner.sleep(duration);
     }

@@ -86,16 +86,23 @@ impl Catalog {
         Err(ImageError::Fenced { object: self.objects.address(&name) })
     }
 
-    /// Commits a manifest.
+    /// Commits a manifest, under the next number if this writer has committed one under its own and did not hear of it.
     ///
     /// # Errors
-    /// [`ImageError::Fenced`] if its number is taken, or was: whoever took over may have deleted it since, but then there
-    /// is a greater one. A manifest below the greatest means nothing to anybody.
-    pub(crate) fn commit(&self, manifest: &Manifest) -> Result<(), ImageError> {
-        let name = manifest_name(manifest.number);
+    /// [`ImageError::Fenced`] if its number is another writer's, or was: whoever took over may have deleted it since, but
+    /// then there is a greater one. A manifest below the greatest means nothing to anybody.
+    pub(crate) fn commit(&self, manifest: &mut Manifest) -> Result<(), ImageError> {
         let fenced = |name: &str| ImageError::Fenced { object: self.objects.address(name) };
-        if !self.create(&name, manifest.encode())? {
-            return Err(fenced(&name));
+        loop {
+            let name = manifest_name(manifest.number);
+            if self.create(&name, manifest.encode())? {
+                break;
+            }
+            let found = self.read(manifest.number)?;
+            if (found.epoch, found.writer) != (manifest.epoch, manifest.writer) {
+                return Err(fenced(&name));
+            }
+            manifest.number += 1;
         }
         match self.list()?.last() {
             Some((number, object)) if *number > manifest.number => Err(fenced(&object.name)),
@@ -142,17 +149,34 @@ mod tests {
         assert_eq!((of_old.number, of_old.epoch, of_old.sequence), (1, 1, 5));
         of_old.number += 1;
         of_old.sequence = 6;
-        old.commit(&of_old).expect("nobody else");
+        old.commit(&mut of_old).expect("nobody else");
         let of_new = new.take_over(&first).expect("takes over");
         assert_eq!((of_new.number, of_new.epoch, of_new.sequence), (3, 2, 6));
         of_old.number += 1;
-        assert_eq!(old.commit(&of_old).expect_err("replaced").code(), "TN0264");
+        assert_eq!(old.commit(&mut of_old).expect_err("replaced").code(), "TN0264");
         std::fs::remove_file(directory.path().join(manifest_name(2))).expect("superseded long ago");
         of_old.number = 2;
-        assert_eq!(old.commit(&of_old).expect_err("replaced").code(), "TN0264");
+        assert_eq!(old.commit(&mut of_old).expect_err("replaced").code(), "TN0264");
         assert_eq!(new.newest().expect("readable"), Some(of_new));
         let foreign = Manifest { store_id: [2; 16], ..Manifest::default() };
         assert_eq!(new.take_over(&foreign).expect_err("another store's").code(), "TN0262");
+    }
+
+    /// The place failed behind a commit that it had made: the writer goes on behind it, and is still replaced by others.
+    #[test]
+    fn a_writer_is_not_fenced_by_itself() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let (old, new) = (catalog(&directory), catalog(&directory));
+        let first = Manifest { writer: 7, ..Manifest::default() };
+        let taken = old.take_over(&first).expect("the first writer");
+        let mut unheard = Manifest { number: 2, sequence: 5, ..taken.clone() };
+        old.commit(&mut unheard).expect("nobody else");
+        let mut next = Manifest { number: 2, sequence: 6, ..taken.clone() };
+        old.commit(&mut next).expect("the other one is its own");
+        assert_eq!((next.number, new.newest().expect("readable").expect("there")), (3, next.clone()));
+        new.take_over(&Manifest { writer: 8, ..Manifest::default() }).expect("takes over");
+        let mut late = Manifest { number: 2, sequence: 7, ..taken };
+        assert_eq!(old.commit(&mut late).expect_err("replaced").code(), "TN0264");
     }
 
     #[test]

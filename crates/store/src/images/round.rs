@@ -234,8 +234,8 @@ impl Shared {
         }
         let written = pages.finish()?;
         newest.next_number = written.next_number;
-        let (manifest, held) = next.finish(cut, now_micros, &written.packs);
-        images.catalog.commit(&manifest)?;
+        let (mut manifest, held) = next.finish(cut, now_micros, &written.packs);
+        images.catalog.commit(&mut manifest)?;
         images.pager.add(&written.packs);
         // Without memory for the states the pages are written again next time.
         let _ = written.set_states(arena);

@@ -158,7 +158,7 @@ impl LogWriter {
     pub(crate) fn finish(&mut self) {
         if let Some(preparing) = self.preparing.take() {
             // What the thread could not do will be done, or found impossible, when the segment is needed.
-            let _ = preparing.finish();
+            let _ = preparing.finish(&*self.env);
         }
     }
 
@@ -185,7 +185,7 @@ impl LogWriter {
     /// Goes on to the next segment, with room for a frame of `length` bytes.
     fn roll(&mut self, length: u64) -> io::Result<()> {
         let number = self.current.header.number + 1;
-        let prepared = self.preparing.take().map(Preparing::finish);
+        let prepared = self.preparing.take().map(|preparing| preparing.finish(&*self.env));
         self.current = match prepared {
             Some(Ok(segment)) => segment,
             // Tried again here: there may be room by now, and if not this is the error to report.
@@ -214,9 +214,9 @@ impl LogWriter {
 }
 
 impl Preparing {
-    fn finish(self) -> io::Result<Segment> {
+    fn finish(self, env: &dyn Env) -> io::Result<Segment> {
         let panicked = || io::Error::other("preparing a log segment panicked");
-        self.thread.join().map_err(|_| panicked())?;
+        env.join(self.thread).map_err(|_| panicked())?;
         self.result.lock().take().ok_or_else(panicked)?
     }
 }

@@ -140,7 +140,7 @@ impl Shared {
             && thread.thread().id() != std::thread::current().id()
         {
             // A panic there has made the log fail, which is reported below.
-            let _ = thread.join();
+            let _ = self.env.join(thread);
         }
         if let Some(images) = &self.images {
             images.close();

@@ -36,22 +36,23 @@ struct FileRef {
     locked: Arc<AtomicBool>,
 }
 
+/// A file's bytes: as they are read, and as they are on the disk.
 #[derive(Clone, Default)]
-struct Content {
-    now: Vec<u8>,
+pub struct Content {
+    pub now: Vec<u8>,
     synced: Vec<u8>,
     /// Sectors that the next sync writes.
-    dirty: BTreeSet<usize>,
+    pub dirty: BTreeSet<usize>,
 }
 
 impl Content {
-    fn write(&mut self, bytes: &[u8], start: usize) {
+    pub fn write(&mut self, bytes: &[u8], start: usize) {
         self.extend(start + bytes.len());
         self.now[start..start + bytes.len()].copy_from_slice(bytes);
         self.touch(start, start + bytes.len());
     }
 
-    fn extend(&mut self, length: usize) {
+    pub fn extend(&mut self, length: usize) {
         let before = self.now.len();
         if before < length {
             self.now.resize(length, 0);
@@ -59,11 +60,24 @@ impl Content {
         }
     }
 
+    pub fn truncate(&mut self, length: usize) {
+        self.now.truncate(length);
+        self.synced.truncate(length);
+        self.dirty.retain(|sector| sector * SECTOR_BYTES < length);
+    }
+
+    pub fn read(&self, buffer: &mut [u8], offset: u64) -> usize {
+        let start = usize::try_from(offset).expect("small").min(self.now.len());
+        let count = buffer.len().min(self.now.len() - start);
+        buffer[..count].copy_from_slice(&self.now[start..start + count]);
+        count
+    }
+
     fn touch(&mut self, start: usize, end: usize) {
         self.dirty.extend(start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
     }
 
-    fn sync(&mut self) {
+    pub fn sync(&mut self) {
         self.synced.resize(self.now.len(), 0);
         for sector in std::mem::take(&mut self.dirty) {
             let start = sector * SECTOR_BYTES;
@@ -73,7 +87,7 @@ impl Content {
     }
 
     /// What is there after a power failure.
-    fn survivor(&self, coin: &mut Coin) -> Content {
+    pub fn survivor(&self, coin: &mut Coin) -> Content {
         let mut after = self.clone();
         after.dirty.retain(|_| coin.flip());
         let grown = after.now.len() > after.synced.len() && coin.flip();
@@ -85,12 +99,20 @@ impl Content {
 }
 
 /// A small generator, so that a crash can be repeated from its seed.
-struct Coin(u64);
+pub struct Coin {
+    state: u64,
+    /// How often of 256 times it says that something survived.
+    survivors: u64,
+}
 
 impl Coin {
-    fn flip(&mut self) -> bool {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 63 == 1
+    pub fn new(seed: u64, survivors: u64) -> Coin {
+        Coin { state: seed, survivors }
+    }
+
+    pub fn flip(&mut self) -> bool {
+        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.state >> 56 < self.survivors
     }
 }
 
@@ -102,7 +124,7 @@ impl CrashEnv {
 
     /// The machine after a power failure now; this one goes on untouched.
     pub fn crash(&self, seed: u64) -> CrashEnv {
-        let mut coin = Coin(seed);
+        let mut coin = Coin::new(seed, 128);
         let disk = self.0.lock();
         // All contents at one instant: writers are held up until the copy is complete.
         let paths: BTreeSet<&PathBuf> = disk.names.keys().chain(disk.durable_names.keys()).collect();
@@ -225,12 +247,7 @@ impl Env for CrashEnv {
 
 impl EnvFile for CrashFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.edit(|content| {
-            let start = usize::try_from(offset).expect("small").min(content.now.len());
-            let count = buffer.len().min(content.now.len() - start);
-            buffer[..count].copy_from_slice(&content.now[start..start + count]);
-            Ok(count)
-        })
+        Ok(self.edit(|content| content.read(buffer, offset)))
     }
 
     /// In two halves, so that a crash can come in between.
@@ -251,9 +268,7 @@ impl EnvFile for CrashFile {
         let length = usize::try_from(length).expect("small");
         self.edit(|content| {
             content.extend(length);
-            content.now.truncate(length);
-            content.synced.truncate(length);
-            content.dirty.retain(|sector| sector * SECTOR_BYTES < length);
+            content.truncate(length);
         });
         Ok(())
     }

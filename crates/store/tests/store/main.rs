@@ -12,5 +12,6 @@ mod history;
 mod images;
 mod model;
 mod s3;
+mod simulation;
 mod support;
 mod transactions;
