@@ -1,11 +1,12 @@
 //! What runs in a fork's lane.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use tine_lanes::{Class, Refusal, Worker};
-use tine_store::Snapshot;
+use tine_store::{DurableTicket, Snapshot};
 
 use crate::chain::{ChainWriter, UpTo};
 use crate::error::WorldError;
@@ -45,6 +46,8 @@ pub(crate) struct ForkWorker {
     pending: Pending,
     /// Only on the canonical fork.
     chain: Option<Box<ChainWriter>>,
+    /// Of the newest change of the chain.
+    chain_ticket: Option<DurableTicket>,
 }
 
 /// What reads that run together look at.
@@ -61,7 +64,7 @@ impl ForkWorker {
         pending: Pending,
         chain: Option<ChainWriter>,
     ) -> ForkWorker {
-        ForkWorker { shared, id, pending, chain: chain.map(Box::new) }
+        ForkWorker { shared, id, pending, chain: chain.map(Box::new), chain_ticket: None }
     }
 
     fn perform(&mut self, shared: &Arc<Shared>, work: Work) -> Outcome {
@@ -102,12 +105,13 @@ impl ForkWorker {
             }
             ChainChange::RemoveHistorical(to) => writer.remove_historical(store, chain, to, &shared.fork_bases()),
             ChainChange::Copy(destination) => {
-                return Outcome::Now(shared.copy_to(&destination).map(|()| Reply::Done));
+                return Outcome::Copy(self.chain_ticket, destination);
             }
         };
         match written {
             Err(error) => Outcome::Now(Err(error)),
             Ok(written) => {
+                self.chain_ticket = Some(written.ticket);
                 let status = if is_summary {
                     Ok(Reply::Status(chain.read().summary()))
                 } else {
@@ -122,7 +126,9 @@ impl ForkWorker {
 
 enum Outcome {
     Now(Result<Reply, WorldError>),
-    WhenDurable(tine_store::DurableTicket, Result<Reply, WorldError>),
+    WhenDurable(DurableTicket, Result<Reply, WorldError>),
+    /// To be made on another thread, when the ticket is on disk.
+    Copy(Option<DurableTicket>, PathBuf),
 }
 
 impl Worker for ForkWorker {
@@ -160,6 +166,7 @@ impl Worker for ForkWorker {
             match outcome {
                 Outcome::Now(result) => (job.reply)(result),
                 Outcome::WhenDurable(ticket, result) => shared.reply_when_durable(ticket, job.reply, result),
+                Outcome::Copy(ticket, destination) => shared.copy_to(ticket, destination, job.reply),
             }
         }
     }

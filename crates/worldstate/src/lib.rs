@@ -14,6 +14,7 @@
 //! - No request waits for one of another fork, and none runs on the listener's thread that is expected to take long.
 
 mod chain;
+mod copy;
 mod endpoint;
 mod error;
 mod lane;

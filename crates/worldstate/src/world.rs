@@ -6,7 +6,7 @@
 //! - A session that has changes of the chain under way sees them: what it asks about the chain goes behind them.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use tine_merkle::HashPool;
 use tine_store::{DurableTicket, ForkId, Snapshot, Store, StoreOptions};
 
 use crate::chain::{BlockState, Chain, ChainWriter, UpTo, reach};
+use crate::copy::copy_store;
 use crate::error::{OpenWorldError, WorldError};
 use crate::lane::{ForkWorker, Job, Work};
 use crate::options::WorldOptions;
@@ -77,6 +78,9 @@ struct Waiter {
 /// What requests share.
 pub(crate) struct Shared {
     pub(crate) store: Store,
+    /// Where the store is.
+    directory: PathBuf,
+    env: Arc<dyn Env>,
     pub(crate) trees: Trees,
     pub(crate) chain: RwLock<Chain>,
     initial_state: StateReference,
@@ -124,6 +128,8 @@ impl World {
             let canonical = ForkHandle { lane: Lane::new(worker, &lanes), base: None };
             Shared {
                 store,
+                directory: options.directory.clone(),
+                env,
                 trees,
                 chain: RwLock::new(chain),
                 initial_state,
@@ -429,9 +435,20 @@ impl Shared {
         forks.values().filter_map(|handle| Some(handle.base.as_ref()?.1.version().fork)).collect()
     }
 
-    /// Copies the world state to a directory that holds none.
-    pub(crate) fn copy_to(&self, _destination: &Path) -> Result<(), WorldError> {
-        Err(WorldError::CopyExists)
+    /// Copies the world state, when `ticket` is on disk, to a directory that holds nothing. The chain goes on meanwhile.
+    pub(crate) fn copy_to(self: &Arc<Shared>, ticket: Option<DurableTicket>, destination: PathBuf, reply: ReplyFn) {
+        let shared = Arc::clone(self);
+        let copy = move |durable: Result<Reply, WorldError>| {
+            let executor = Arc::clone(&shared.executor);
+            executor.execute(Box::new(move || {
+                let copied = durable.and_then(|_| copy_store(&shared.directory, &destination, &shared.env));
+                reply(copied.map(|()| Reply::Done));
+            }));
+        };
+        match ticket {
+            Some(ticket) => self.reply_when_durable(ticket, Box::new(copy), Ok(Reply::Done)),
+            None => copy(Ok(Reply::Done)),
+        }
     }
 
     /// Passes `result` on when `ticket` is on disk, or the store's failure if it never will be.
