@@ -36,6 +36,7 @@ mod store;
 mod tree;
 mod undo;
 mod versions;
+mod view;
 mod writer;
 
 pub use diff::{CONFLICTS_MAX, Conflict, Diff, Difference, MergePolicy, Resolution, merge_changes};
@@ -44,7 +45,7 @@ pub use history::VersionAt;
 pub use ids::{CheckpointId, DurableTicket, ForkId, KeyspaceId, Lsn, Version};
 pub use images::{
     ImageCheck, ImageError, ImageObjects, ImageReport, ObjectError, ObjectInfo, Objects, RemoteObjects, check_images,
-    image_objects,
+    check_images_with_progress, image_objects,
 };
 pub use log::{LogFile, LogReader, LogRecord, LogRecordKind, Operation};
 pub use options::{
@@ -54,4 +55,5 @@ pub use page::{ChildRef, PAGE_BYTES, PAGE_HEADER_BYTES, PageId, PageKind, RunRef
 pub use read::{Cursor, Direction, Read, Snapshot, ValueRef};
 pub use store::{FORK_NAME_BYTES_MAX, Store};
 pub use versions::PageCheck;
+pub use view::{ImageSummary, StoreView};
 pub use writer::{Change, Commit, KEY_BYTES_MAX, Savepoint, VALUE_BYTES_MAX, Writer};

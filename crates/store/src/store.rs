@@ -44,7 +44,7 @@ const FORK_ID_BLOCK: u64 = 1 << 16;
 pub(crate) const LOG_WAIT_MAX: Duration = Duration::from_secs(60);
 
 const LOCK_FILE: &str = "LOCK";
-const LOG_DIRECTORY: &str = "log";
+pub(crate) const LOG_DIRECTORY: &str = "log";
 const IMAGES_DIRECTORY: &str = "images";
 const MAIN_NAME: &str = "main";
 
@@ -391,7 +391,12 @@ fn check_name(name: &str) -> Result<(), ForkError> {
 }
 
 /// Pages are brought through a file if they may become more than the memory for them.
-fn open_pager(place: &Catalog, newest: Option<&Manifest>, options: &StoreOptions, env: &dyn Env) -> Arc<ImagePager> {
+pub(crate) fn open_pager(
+    place: &Catalog,
+    newest: Option<&Manifest>,
+    options: &StoreOptions,
+    env: &dyn Env,
+) -> Arc<ImagePager> {
     let pages: u64 = newest.map_or(0, |newest| newest.packs.iter().map(|pack| u64::from(pack.pages)).sum());
     let is_large = pages * PAGE_BYTES as u64 > options.image_memory_bytes;
     // Without such a file, pages stay in memory once they were read.
@@ -399,7 +404,7 @@ fn open_pager(place: &Catalog, newest: Option<&Manifest>, options: &StoreOptions
     Arc::new(ImagePager::new(place.shared_objects(), file, options.image_memory_bytes))
 }
 
-fn open_images(options: &StoreOptions) -> Result<Option<Catalog>, ImageError> {
+pub(crate) fn open_images(options: &StoreOptions) -> Result<Option<Catalog>, ImageError> {
     let objects: Arc<dyn Objects> = match &options.images {
         ImagePlace::Directory => Arc::new(RemoteObjects::directory(&options.directory.join(IMAGES_DIRECTORY))?),
         ImagePlace::Url(url, settings) => Arc::new(RemoteObjects::url(url, settings.clone())?),

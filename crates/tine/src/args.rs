@@ -19,6 +19,7 @@ use crate::{
         idl::IdlArgs,
         init::InitArgs,
         redo::{HistoryArgs, ReplayArgs, VerifyArgs},
+        store::StoreArgs,
         world_state::{AztecWsdbArgs, WorldStateArgs},
     },
     consent::Consent,
@@ -159,6 +160,8 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Check, compare and generate code of schemas of local services
     Idl(IdlArgs),
+    /// Check stores, show what they consist of, or print what is in them
+    Store(StoreArgs),
     /// Look for what is wrong with this installation and its data
     Doctor(DoctorArgs),
     /// Tell what an error code means and what to do about it

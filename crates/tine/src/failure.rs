@@ -7,7 +7,7 @@ use thiserror::Error;
 use tine_client::ClientError;
 use tine_host::HostError;
 use tine_server::ServerError;
-use tine_store::{ImageError, LogError};
+use tine_store::{ImageError, LogError, OpenError};
 
 use crate::consent::Consent;
 
@@ -120,6 +120,21 @@ pub enum Failure {
         #[from]
         source: LogError,
     },
+    /// A store of a data directory cannot be read.
+    #[error("{source}")]
+    Open {
+        /// What the store said.
+        #[from]
+        source: OpenError,
+    },
+    /// A check of stores found damage.
+    #[error("{damaged} of {stores} stores are damaged")]
+    Damaged {
+        /// How many are.
+        damaged: usize,
+        /// How many were checked.
+        stores: usize,
+    },
     /// Images cannot be read.
     #[error("the images of a database cannot be read: {source}")]
     Images {
@@ -226,6 +241,8 @@ impl Failure {
             Failure::Remote { code, .. } => code,
             Failure::Differs { .. } => "TN0860",
             Failure::Images { source } => source.code(),
+            Failure::Open { source } => source.code(),
+            Failure::Damaged { .. } => "TN0861",
         }
     }
 
@@ -237,11 +254,14 @@ impl Failure {
             Failure::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             Failure::File { .. } | Failure::Output(_) | Failure::System(_) => Exit::Storage,
             Failure::NotFound { .. } => Exit::NotFound,
-            Failure::Log { .. } | Failure::Images { .. } | Failure::Backup { .. } | Failure::World { .. } => {
-                Exit::Storage
-            }
+            Failure::Log { .. }
+            | Failure::Images { .. }
+            | Failure::Open { .. }
+            | Failure::Backup { .. }
+            | Failure::World { .. } => Exit::Storage,
             Failure::NotEmpty { .. } => Exit::Conflict,
-            Failure::Unhealthy { .. } | Failure::Differs { .. } | Failure::Remote { .. } => Exit::Failed,
+            Failure::Unhealthy { .. } | Failure::Damaged { .. } => Exit::Failed,
+            Failure::Differs { .. } | Failure::Remote { .. } => Exit::Failed,
             Failure::Collect { .. } | Failure::Module { .. } | Failure::Schema { .. } | Failure::Demo(_) => {
                 Exit::Failed
             }
@@ -287,6 +307,10 @@ impl Failure {
             Failure::Backup { next, .. } | Failure::Schema { next, .. } => *next,
             Failure::NotEmpty { .. } => Some("name a new folder, or move this one away first"),
             Failure::Unhealthy { .. } => Some("the checks marked `fail` say what to do"),
+            Failure::Damaged { .. } => Some("the lines above name the files; restore a backup with `tine restore`"),
+            Failure::Open { source: OpenError::Corrupt { .. } } => {
+                Some("restore a backup with `tine restore`; `tine explain TN0203` has more")
+            }
             Failure::Images { source: ImageError::Corrupt { .. } } => {
                 Some("restore a backup with `tine restore`; `tine explain TN0262` has more")
             }

@@ -74,6 +74,7 @@ fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Completions(args) => commands::completions::run(&args, output),
         Command::Backup(args) => commands::backup::backup(&args, global, output),
         Command::Restore(args) => commands::backup::restore(&args, global, output),
+        Command::Store(args) => commands::store::run(&args, global, output),
         Command::Doctor(args) => commands::doctor::run(&args, global, output),
         Command::Idl(args) => commands::idl::run(&args, output),
         Command::Explain(args) => commands::explain::run(&args, output),

@@ -268,6 +268,68 @@ fn the_doctor_finds_what_is_wrong() {
     assert_eq!(status, 2, "{error}");
 }
 
+/// Stores are looked into under a live server, and damage is named.
+#[test]
+fn stores_are_checked_shown_and_printed() {
+    let (desk, server, _) = with_server();
+    for number in 0..5 {
+        desk.ok("", &["call", ".", "add", &format!("row {number}")]);
+    }
+    let store = |checks: &Value| -> Vec<String> {
+        let stores = checks["stores"].as_array().expect("a list").iter();
+        stores.map(|store| format!("{} {}", store["store"].as_str().expect("text"), store["status"])).collect()
+    };
+    let checked = store(&desk.json("", &["store", "check"]));
+    assert!(checked.len() == 2 && checked.iter().all(|store| store.ends_with("\"ok\"")), "{checked:?}");
+    let stat = desk.json("", &["store", "stat"]);
+    let database = stat["stores"].as_array().expect("a list").last().expect("a database");
+    let folder = format!("data/{}", database["store"].as_str().expect("text"));
+    let main = database["forks"].as_array().expect("a list").iter().find(|fork| fork["name"] == "main");
+    let main = main.unwrap_or_else(|| panic!("{database}")).clone();
+    let (head, rows) = (main["head"].as_u64().expect("a number"), main["rows"].as_u64().expect("a number"));
+    assert!(head >= 5 && rows >= 5, "{main}");
+    assert!(desk.ok("", &["store", "stat", &folder]).contains("main"));
+
+    let lines = |args: &[&str]| -> Vec<Value> {
+        let out = desk.ok("", &[&["store", "dump", &folder], args, &["--json"]].concat());
+        out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let records = lines(&[]);
+    let commits = records.iter().filter(|record| record["what"]["commit"]["version"]["fork"] == 1).count();
+    assert_eq!(commits as u64, head, "every commit of the only fork is in the log");
+    assert_eq!(lines(&["--from", "3", "--limit", "2"]), records[2..4]);
+    let mut printed = 0;
+    for keyspace in main["keyspaces"].as_array().expect("a list") {
+        let found = lines(&["--keyspace", &keyspace["id"].to_string()]);
+        assert_eq!(Some(found.len() as u64), keyspace["rows"].as_u64());
+        assert!(found.iter().all(|row| row["key"].is_string() && row["value"].is_string()));
+        printed += found.len() as u64;
+    }
+    assert_eq!(printed, rows);
+    assert_eq!(desk.fails("", &["store", "dump", &folder, "--keyspace", "16", "--fork", "nobody"]).0, 4);
+    assert_eq!(desk.fails("", &["store", "dump", "data"]).0, 4);
+    assert_eq!(desk.fails("", &["store", "check", "home"]).0, 4);
+    assert_eq!(server.stop(), 0);
+
+    let log = desk.path(&folder).join("log/0000000001.log");
+    let mut damaged = fs::read(&log).expect("read");
+    damaged[4096 + 100] ^= 0xff;
+    fs::write(&log, &damaged).expect("written");
+    let before = contents(&desk.path("data"));
+    let output = desk.run("", &["store", "check", "--json"]);
+    let checks: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(output.status.code(), Some(1), "{checks}");
+    let broken = checks["stores"].as_array().expect("a list").last().expect("a database");
+    assert_eq!(
+        (&broken["status"], &broken["code"], &broken["offset"]),
+        (&json!("damaged"), &json!("TN0203"), &json!(4096))
+    );
+    assert!(broken["file"].as_str().is_some_and(|file| file.ends_with("log/0000000001.log")), "{broken}");
+    let (status, error) = desk.fails("", &["store", "stat"]);
+    assert_eq!((status, &error["code"]), (8, &json!("TN0203")));
+    assert_eq!(contents(&desk.path("data")), before, "nothing is changed");
+}
+
 #[test]
 fn codes_are_explained_and_shells_completed() {
     let desk = Desk::new();

@@ -26,10 +26,22 @@ pub struct ImageCheck {
 /// # Errors
 /// The first damage found, with its place.
 pub fn check_images(objects: Arc<dyn Objects>) -> Result<ImageCheck, ImageError> {
+    check_images_with_progress(objects, &mut |_, _| {})
+}
+
+/// [`check_images`], telling after each pack how many pages are checked, and of how many.
+///
+/// # Errors
+/// As there.
+pub fn check_images_with_progress(
+    objects: Arc<dyn Objects>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<ImageCheck, ImageError> {
     let catalog = Catalog::new(objects);
     let Some(manifest) = catalog.newest()? else { return Ok(ImageCheck::default()) };
     let mut check =
         ImageCheck { manifest: manifest.number, versions: manifest.images.len() as u64, ..Default::default() };
+    let total = manifest.packs.iter().map(|pack| u64::from(pack.pages)).sum();
     for pack in &manifest.packs {
         let name = pack_name(pack.id);
         let address = || catalog.objects().address(&name);
@@ -51,6 +63,7 @@ pub fn check_images(objects: Arc<dyn Objects>) -> Result<ImageCheck, ImageError>
         }
         check.packs += 1;
         check.pages += pages as u64;
+        progress(check.pages, total);
     }
     Ok(check)
 }

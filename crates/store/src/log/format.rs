@@ -151,11 +151,13 @@ pub(crate) fn frame_bytes(segment: &[u8], offset: usize) -> Option<usize> {
 pub(crate) fn read_frame_header(segment: &[u8], offset: usize, salt: u64) -> Option<FrameHeader> {
     let header = segment.get(offset..offset.checked_add(FRAME_HEADER_BYTES)?)?;
     let crc = read_u32(header, 44);
-    if read_u32(header, 0) != FRAME_MAGIC || crc != crc32c::crc32c_append(seed(salt), &header[..44]) {
+    // Frames are numbered by their records, so each has some.
+    let records = read_u32(header, 16);
+    if read_u32(header, 0) != FRAME_MAGIC || records == 0 || crc != crc32c::crc32c_append(seed(salt), &header[..44]) {
         return None;
     }
     Some(FrameHeader {
-        records: read_u32(header, 16),
+        records,
         first_sequence: read_u64(header, 24),
         epoch: read_u64(header, 32),
         previous_crc: read_u32(header, 20),

@@ -139,16 +139,20 @@ impl Store {
             return Err(HistoryError::NoSuchVersion { fork: id, head: head.lsn });
         }
         let mut fork = Arc::clone(&asked);
+        let mut oldest = fork.history().oldest();
         loop {
             let head = fork.published.lock().clone();
             if let Some(nearest) = nearest(&fork, &head, at) {
                 return self.reach(&fork, nearest, &head, at);
             }
-            let parent = fork.parent().filter(|parent| parent.lsn == fork.history().oldest());
+            // As `Shared::oldest` goes: a parent may no longer retain the version that the fork was made from, and if that
+            // was the parent's own origin, what is before it is another's.
+            let parent = fork.parent().filter(|parent| parent.lsn == oldest);
             let Some(parent) = parent.and_then(|parent| self.0.find(parent.fork).ok()) else {
                 return Err(HistoryError::NotRetained { fork: id, oldest: self.0.oldest(&asked) });
             };
             fork = parent;
+            oldest = oldest.min(fork.history().oldest());
         }
     }
 

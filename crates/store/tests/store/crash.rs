@@ -21,7 +21,7 @@ fn open(env: &CrashEnv) -> Store {
 }
 
 /// Each commit of a writer sets a counter and moves an amount between two accounts.
-fn commit_next(writer: &mut Writer, number: u64) -> tine_store::Commit {
+pub fn commit_next(writer: &mut Writer, number: u64) -> tine_store::Commit {
     writer.put(KEYSPACE, b"counter", &number.to_le_bytes()).expect("put");
     let moved = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     writer.put(KEYSPACE, b"left", &moved.to_le_bytes()).expect("put");
@@ -41,7 +41,7 @@ fn number_of(reader: &impl Read, key: &[u8]) -> u64 {
 }
 
 /// What a crash must preserve on a fork: everything up to the confirmed LSN.
-fn check_fork(store: &Store, fork: ForkId, confirmed: Lsn, issued: Lsn) {
+pub fn check_fork(store: &Store, fork: ForkId, confirmed: Lsn, issued: Lsn) {
     let Some(info) = store.fork_info(fork) else {
         panic!("{fork} was confirmed");
     };

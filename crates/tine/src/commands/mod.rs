@@ -21,6 +21,7 @@ pub mod publish;
 pub mod redo;
 pub mod serve;
 pub mod sql;
+pub mod store;
 pub mod subscribe;
 pub mod systemd;
 pub mod version;
