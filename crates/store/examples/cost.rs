@@ -38,9 +38,11 @@ fn cpu_ns() -> f64 {
     time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }
 
+const ROUNDS: u64 = 9;
+
 /// Prints the median of several rounds.
 fn measure(what: &str, count: u64, mut operation: impl FnMut(u64)) {
-    let mut rounds: Vec<f64> = (0..9)
+    let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|round| {
             let started = cpu_ns();
             (round * count..(round + 1) * count).for_each(&mut operation);
@@ -48,7 +50,7 @@ fn measure(what: &str, count: u64, mut operation: impl FnMut(u64)) {
         })
         .collect();
     rounds.sort_by(f64::total_cmp);
-    println!("{what}: {:.0} ns, at best {:.0}", rounds[4], rounds[0]);
+    println!("{what}: {:.0} ns, at best {:.0}", rounds[rounds.len() / 2], rounds[0]);
 }
 
 fn options(name: String) -> ForkOptions {
@@ -69,10 +71,10 @@ fn main() {
     writer.publish();
     if asked("get") {
         let snapshot = store.snapshot(fork).expect("snapshot");
-        measure("get", 50_000, |number| assert!(snapshot.get(KEYSPACE, &at(number)).expect("get").is_some()));
+        measure("get", 200_000, |number| assert!(snapshot.get(KEYSPACE, &at(number)).expect("get").is_some()));
     }
     if asked("commit1") {
-        measure("commit1", 10_000, |number| {
+        measure("commit1", 50_000, |number| {
             writer.put(KEYSPACE, &at(number), &(number + 1).to_le_bytes().repeat(8)).expect("put");
             writer.commit_at(0, b"").expect("commit");
             writer.publish();
@@ -92,7 +94,7 @@ fn main() {
 
 fn diff(store: &Store, fork: ForkId) {
     let mut versions = vec![store.snapshot(fork).expect("snapshot")];
-    for version in 0..180 {
+    for version in 0..ROUNDS * 20 {
         let mut writer = store.writer(fork).expect("writer");
         for number in 0..100 {
             writer.put(KEYSPACE, &at(7_000_000 + version * 100 + number), &[version as u8 ^ 0x55; 64]).expect("put");
@@ -112,9 +114,9 @@ fn diff(store: &Store, fork: ForkId) {
 fn forks(store: &Store, fork: ForkId) {
     // SAFETY: the call only reads the allocator's counters.
     let heap = || unsafe { libc::mallinfo2() };
-    let mut names = (0..9 * 20_000).map(|number| format!("fork{number}")).collect::<Vec<_>>().into_iter();
+    let mut names = (0..ROUNDS * 20_000).map(|number| format!("fork{number}")).collect::<Vec<_>>().into_iter();
     let before = heap();
-    let mut forks = Vec::with_capacity(9 * 20_000);
+    let mut forks = Vec::with_capacity(names.len());
     measure("fork", 20_000, |_| {
         forks.push(store.fork(fork, options(names.next().expect("a name"))).expect("fork").0.id);
     });
@@ -128,7 +130,7 @@ fn forks(store: &Store, fork: ForkId) {
 }
 
 fn changed(store: &Store, fork: ForkId) {
-    let forks: Vec<ForkId> = (0..9 * 100)
+    let forks: Vec<ForkId> = (0..ROUNDS * 100)
         .map(|fork_number| {
             let id = store.fork(fork, options(format!("changed{fork_number}"))).expect("fork").0.id;
             let mut writer = store.writer(id).expect("writer");

@@ -13,8 +13,12 @@ use crate::page::PAGE_BYTES;
 /// Bytes opened at a time, at least: a store that is never filled stays at one step.
 const STEP_BYTES_MIN: usize = 1 << 20;
 
-/// From this size on a mapping asks for huge pages. Below, one of them would be more than many small stores hold.
-const HUGE_FROM_BYTES: usize = 32 << 20;
+/// Bytes of a huge page. Where the system has others, what is aligned to this is only somewhat more than needed.
+const HUGE_BYTES: usize = 2 << 20;
+
+/// From this size on a mapping asks for huge pages. Below, one of them would be more than many small stores hold; and
+/// what there is by then is copied to huge pages at once, which takes a millisecond or two.
+const HUGE_FROM_BYTES: usize = 8 << 20;
 
 /// A range of addresses, zeroed where it was never written.
 pub(super) struct Memory {
@@ -40,11 +44,23 @@ impl Memory {
     pub(super) fn reserve(bytes: usize, bytes_min: usize) -> io::Result<Memory> {
         let mut reserved_bytes = bytes.max(bytes_min).next_multiple_of(PAGE_BYTES);
         loop {
+            // Aligned, so that huge pages fit from the start on.
+            let slack = if reserved_bytes > HUGE_FROM_BYTES { HUGE_BYTES } else { 0 };
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
             // SAFETY: a new anonymous mapping at an address the kernel chooses touches nothing that exists.
-            let base = unsafe { libc::mmap(std::ptr::null_mut(), reserved_bytes, libc::PROT_NONE, flags, -1, 0) };
-            if base != libc::MAP_FAILED {
-                let base = NonNull::new(base.cast()).expect("the kernel maps nothing at address 0 unasked");
+            let mapping =
+                unsafe { libc::mmap(std::ptr::null_mut(), reserved_bytes + slack, libc::PROT_NONE, flags, -1, 0) };
+            if mapping != libc::MAP_FAILED {
+                let mapping = NonNull::new(mapping.cast::<u8>()).expect("the kernel maps nothing at address 0 unasked");
+                let before = mapping.align_offset(HUGE_BYTES).min(slack);
+                // SAFETY: inside of the mapping, which has `slack` bytes more than are used.
+                let base = unsafe { mapping.add(before) };
+                for (start, bytes) in [(0, before), (before + reserved_bytes, slack - before)] {
+                    if bytes > 0 {
+                        // SAFETY: an end of the new mapping, to which nobody refers.
+                        unsafe { libc::munmap(mapping.add(start).as_ptr().cast(), bytes) };
+                    }
+                }
                 return Ok(Memory { base, reserved_bytes, kind: Kind::Mapped });
             }
             let error = io::Error::last_os_error();
@@ -80,7 +96,11 @@ impl Memory {
             return Ok(self.reserved_bytes);
         }
         let step = (open_bytes / 4).max(STEP_BYTES_MIN);
-        let target = end_bytes.max(open_bytes + step).next_multiple_of(PAGE_BYTES).min(self.reserved_bytes);
+        let mut target = end_bytes.max(open_bytes + step).next_multiple_of(PAGE_BYTES);
+        if target > HUGE_FROM_BYTES {
+            target = target.next_multiple_of(HUGE_BYTES);
+        }
+        let target = target.min(self.reserved_bytes);
         // SAFETY: the range lies inside of the mapping, which this value owns.
         let (start, length) = (unsafe { self.base().add(open_bytes) }, target - open_bytes);
         // SAFETY: it was not accessible, so no reference points there, and opening it changes no content.
@@ -90,6 +110,13 @@ impl Memory {
         if target > HUGE_FROM_BYTES {
             // SAFETY: advice changes no content. It may be refused, which costs speed only.
             unsafe { libc::madvise(start.cast(), length, libc::MADV_HUGEPAGE) };
+            if open_bytes > 0 && open_bytes <= HUGE_FROM_BYTES {
+                // SAFETY: as above.
+                unsafe {
+                    libc::madvise(self.base().cast(), target, libc::MADV_HUGEPAGE);
+                    libc::madvise(self.base().cast(), target - target % HUGE_BYTES, libc::MADV_COLLAPSE);
+                }
+            }
         }
         Ok(target)
     }

@@ -170,6 +170,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Asks for the memory of all that says something.
+    pub(crate) fn prefetch_all(self) {
+        for range in self.used_ranges() {
+            for line in self.0[range].chunks(CACHE_LINE_BYTES) {
+                prefetch(line.as_ptr());
+            }
+        }
+    }
+
     /// Asks for the memory of the slots that [`View::prefetch`] left out: halving would wait for each line in turn.
     #[inline(always)]
     fn prefetch_slots(self, count: usize) {

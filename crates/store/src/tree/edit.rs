@@ -98,6 +98,8 @@ fn find<'a>(arena: &'a Arena, tree: &TreeRoot, key: &[u8], path: &mut Path) -> R
     loop {
         let view = arena.page(child)?;
         if view.is_leaf() {
+            // It is about to be copied.
+            view.prefetch_all();
             let found = view.find(key);
             path.push((child, found.unwrap_or_else(|index| index)));
             return Ok(found.ok().map(|index| view.value(index)));
