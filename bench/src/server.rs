@@ -101,6 +101,11 @@ impl Server {
     /// Ends the server in order and starts it on the same data.
     pub fn restart(&mut self, binary: &Binary) -> anyhow::Result<()> {
         self.end()?;
+        self.start_again(binary)
+    }
+
+    /// Starts the server, which has ended, on the same data.
+    pub fn start_again(&mut self, binary: &Binary) -> anyhow::Result<()> {
         (self.child, self.url) = launch(binary, self.directory.path())?;
         self.http = HttpClient::new(&self.url)?.with_token(self.token.as_str());
         Ok(())
@@ -116,7 +121,12 @@ impl Server {
 
     /// Publishes the bench module as a new database.
     pub fn publish(&self, name: &str) -> anyhow::Result<()> {
-        let program = MODULE.as_bytes().to_vec();
+        self.publish_source(name, MODULE)
+    }
+
+    /// Publishes a module as a new database.
+    pub fn publish_source(&self, name: &str, source: &str) -> anyhow::Result<()> {
+        let program = source.as_bytes().to_vec();
         let published = self.http.publish(Some(name), CONTENT_TYPE_TYPESCRIPT, program, PublishOptions::default());
         let published = published.with_context(|| format!("cannot publish `{name}`\n{}", self.log_tail()))?;
         ensure!(published.created, "`{name}` was there already");
@@ -170,7 +180,8 @@ impl Server {
         self.end()
     }
 
-    fn end(&mut self) -> anyhow::Result<()> {
+    /// Ends the server in order; its data stays as long as this value.
+    pub fn end(&mut self) -> anyhow::Result<()> {
         // SAFETY: kill(2) takes plain numbers; the child has not been waited for, so the id is its.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
         let deadline = Instant::now() + STOP_TIMEOUT;

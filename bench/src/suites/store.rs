@@ -78,7 +78,7 @@ pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
         writes::commit100(&mut world, &mut commit100)?;
         forks::changed100(&world, &mut memory100, &mut drop100)?;
         forks::diff100(&mut world, &mut diff100)?;
-        forks::fork(&world, &mut fork)?;
+        forks::fork(&world, &mut fork, &mut fork_named)?;
         forks::depth(&world, &mut depth)?;
         forks::many(&world, &mut idle, &mut many)?;
         writes::replay(&plan.binary.scratch(), &mut replay)?;
@@ -95,6 +95,7 @@ pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
         commit1.against("commit1_vs_fjall", "fjall", 1.0),
         commit100.against("commit100_vs_imbl", "imbl", 0.45),
         fork.alone("fork_ns", "ns", Target::AtMost(100.0)),
+        fork_named.alone("fork_named_ns", "ns", Target::AtMost(250.0)),
         depth.against("get_depth100_vs_depth0", "depth 0", 1.05),
         memory100.against("fork100_memory_vs_imbl", "imbl", 0.12),
         idle.alone("fork_idle_bytes", "B", Target::AtMost(200.0)),

@@ -412,7 +412,10 @@ impl ForkWorker {
     fn create_fork(&mut self, options: ForkOptions, clients: bool) -> Result<ForkMade, HostError> {
         self.tables_mut().writer_mut().publish();
         let durable = options.durability == ForkDurability::Durable;
+        let started = Instant::now();
         let (info, ticket) = self.fork.store.fork(self.fork.id, options)?;
+        self.fork.host.metrics.fork_ns.add_duration(started.elapsed());
+        self.fork.host.metrics.forks_made.add(1);
         if durable {
             self.note_durable(ticket);
         }

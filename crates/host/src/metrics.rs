@@ -91,6 +91,8 @@ metrics! {
     Gauge instance_memory_bytes, "tine_instance_memory_bytes", "Memory of the module instance that was built last, after loading.";
     Gauge clients, "tine_clients", "Connected clients.";
     Gauge databases, "tine_databases", "Databases.";
+    Counter forks_made, "tine_forks_made_total", "Forks made by requests.";
+    Counter fork_ns, "tine_fork_nanoseconds_total", "Time the store spent making these forks.";
     Counter forks_expired, "tine_forks_expired_total", "Forks deleted because their time was over.";
     Gauge history_pins, "tine_history_pins", "Older versions of forks kept at hand, besides their origins; at most 4,096 per database.";
     Gauge history_pin_bytes, "tine_history_pin_bytes", "Bytes that these versions keep in memory; at most 256 MiB per database.";

@@ -123,6 +123,9 @@ fn forks(store: &Store, fork: ForkId) {
     let after = heap();
     let bytes = (after.uordblks + after.hblkhd) as f64 - (before.uordblks + before.hblkhd) as f64;
     println!("bytes per fork: {:.0} without their names as the caller gave them", bytes / forks.len() as f64);
+    measure("fork without a name", 20_000, |_| {
+        forks.push(store.fork(fork, options(String::new())).expect("fork").0.id);
+    });
     let mut left = forks.into_iter();
     measure("drop of a fork", 20_000, |_| {
         store.drop_fork(left.next().expect("a fork")).expect("drop");

@@ -89,18 +89,21 @@ pub fn diff100(world: &mut World, series: &mut Series) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Making a fork, with its name.
-pub fn fork(world: &World, series: &mut Series) -> anyhow::Result<()> {
-    let mut names: Vec<String> = (0..FORKS).map(|fork| format!("fork{fork}")).collect();
-    let mut forks = Vec::with_capacity(names.len());
-    let ours = per_call(FORKS, |fork| {
-        let options = ephemeral(std::mem::take(&mut names[fork as usize]));
-        forks.push(world.store.fork(world.fork, options).expect("the store is open").0.id);
-    });
-    for fork in forks {
-        world.store.drop_fork(fork)?;
+/// Making a fork: without a name, and with one.
+pub fn fork(world: &World, unnamed: &mut Series, named: &mut Series) -> anyhow::Result<()> {
+    for (series, has_name) in [(unnamed, false), (named, true)] {
+        let name = |fork| if has_name { format!("fork{fork}") } else { String::new() };
+        let mut names: Vec<String> = (0..FORKS).map(name).collect();
+        let mut forks = Vec::with_capacity(names.len());
+        let ours = per_call(FORKS, |fork| {
+            let options = ephemeral(std::mem::take(&mut names[fork as usize]));
+            forks.push(world.store.fork(world.fork, options).expect("the store is open").0.id);
+        });
+        for fork in forks {
+            world.store.drop_fork(fork)?;
+        }
+        series.add(ours, &[]);
     }
-    series.add(ours, &[]);
     Ok(())
 }
 

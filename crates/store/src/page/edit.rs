@@ -1,9 +1,9 @@
 //! Changing a page.
 
 use super::{
-    BIRTH, BLOCK_BYTES, BODY_BYTES, Body, COUNT, Cell, ChildRef, DEAD, HEAP_TOP, KEY_LENGTH_MASK, KIND, LEVEL,
-    ORIGINAL, ORIGINAL_AGE, PAGE_BYTES, PAGE_HEADER_BYTES, PREFIX_LENGTH, PageBytes, PageId, PageKind, RUN_LENGTH,
-    SLOT_BYTES, Stamp, VALUE_IN_RUN, View, WRITTEN, common_length, head,
+    BIRTH, BODY_BYTES, Body, COUNT, Cell, ChildRef, DEAD, HEAP_TOP, KEY_LENGTH_MASK, KIND, LEVEL, ORIGINAL,
+    ORIGINAL_AGE, PAGE_BYTES, PAGE_HEADER_BYTES, PREFIX_LENGTH, PageBytes, PageId, PageKind, RUN_LENGTH, SLOT_BYTES,
+    Stamp, VALUE_IN_RUN, View, WRITTEN, Written, common_length, head,
 };
 
 /// A page to change: one that nobody else sees yet.
@@ -80,9 +80,9 @@ impl<'a> Edit<'a> {
         self.0[unused].fill(0);
     }
 
-    /// Notes that the cell at an offset was overwritten.
-    fn note_written(&mut self, offset: usize) {
-        let written = self.view().written() | 1 << (offset / BLOCK_BYTES);
+    /// Notes that a slot leads to something else than in the original.
+    fn note_written(&mut self, index: usize) {
+        let Written(written) = self.view().written().with(index);
         self.set_u32(WRITTEN, written);
     }
 
@@ -234,7 +234,7 @@ impl<'a> Edit<'a> {
     /// Overwrites a leaf's value by one that takes as many bytes in the page. `false` if it does not.
     pub(crate) fn overwrite(&mut self, index: usize, body: Body<'_>) -> bool {
         let view = self.view();
-        let (offset, range) = (view.offset(index), view.value_range(index));
+        let range = view.value_range(index);
         let in_run = matches!(view.value(index), super::Value::Run(_));
         match body {
             Body::Inline(value) if !in_run && value.len() == range.len() => self.0[range].copy_from_slice(value),
@@ -246,7 +246,7 @@ impl<'a> Edit<'a> {
             }
             _ => return false,
         }
-        self.note_written(offset);
+        self.note_written(index);
         true
     }
 
@@ -255,6 +255,6 @@ impl<'a> Edit<'a> {
         let offset = self.view().offset(index);
         self.0[offset..offset + 4].copy_from_slice(&child.id.get().to_le_bytes());
         self.0[offset + 4..offset + 12].copy_from_slice(&child.birth.get().to_le_bytes());
-        self.note_written(offset);
+        self.note_written(index);
     }
 }

@@ -15,10 +15,10 @@
 //! | 18..20 | zero |
 //! | 20..24 | of a run: bytes of its value; else: id of the page this is a copy of, or zero |
 //! | 24..28 | how much older that page is: the difference of the births |
-//! | 28..32 | `written`: which 128-byte blocks cells begin in that were overwritten in the copy; bit 0 the first |
+//! | 28..32 | `written`: which slots were overwritten in the copy, see [`Written`] |
 //!
-//! A copy in which only values or children were overwritten remembers its original and where they are, so that a diff of
-//! the two looks there alone. Any other change makes it forget the original, and so does going into an image, where
+//! A copy in which only values or children were overwritten remembers its original and which they are, so that a diff of
+//! the two looks at them alone. Any other change makes it forget the original, and so does going into an image, where
 //! ids mean something else.
 //!
 //! Leaves and branches have `count` slots of 8 bytes from byte 32 on, in key order, and a heap of cells that grows down
@@ -88,8 +88,51 @@ const ORIGINAL: usize = 20;
 const ORIGINAL_AGE: usize = 24;
 const WRITTEN: usize = 28;
 
-/// Bytes that one bit of `written` stands for.
-const BLOCK_BYTES: usize = PAGE_BYTES / u32::BITS as usize;
+/// Which slots of a copy were overwritten. Up to two are named: 15 bits each have their index and one. More are told by
+/// group: bit 31 is set, and each of the others stands for [`Written::GROUP_SLOTS`] slots.
+#[derive(Clone, Copy)]
+struct Written(u32);
+
+impl Written {
+    const BY_GROUP: u32 = 1 << 31;
+    const GROUP_SLOTS: usize = SLOTS_MAX.div_ceil(31);
+    const NAME_BITS: u32 = 15;
+    const NAME: u32 = (1 << Written::NAME_BITS) - 1;
+
+    fn group(index: usize) -> u32 {
+        1 << (index / Written::GROUP_SLOTS)
+    }
+
+    /// The slots that are named, by index and one; 0 is none.
+    fn names(self) -> [u32; 2] {
+        [self.0 & Written::NAME, self.0 >> Written::NAME_BITS & Written::NAME]
+    }
+
+    fn with(self, index: usize) -> Written {
+        if self.0 & Written::BY_GROUP != 0 {
+            return Written(self.0 | Written::group(index));
+        }
+        let name = index as u32 + 1;
+        match self.names() {
+            [first, second] if first == name || second == name => self,
+            [0, _] => Written(name),
+            [first, 0] => Written(first | name << Written::NAME_BITS),
+            names => {
+                let groups = names.map(|name| Written::group(name as usize - 1));
+                Written(Written::BY_GROUP | groups[0] | groups[1] | Written::group(index))
+            }
+        }
+    }
+
+    /// Calls `visit` with every slot that may have been overwritten, of a page with `count`.
+    fn for_each(self, count: usize, mut visit: impl FnMut(usize)) {
+        if self.0 & Written::BY_GROUP == 0 {
+            let named = self.names().into_iter().filter(|name| (1..=count as u32).contains(name));
+            return named.for_each(|name| visit(name as usize - 1));
+        }
+        (0..count).filter(|index| self.0 & Written::group(*index) != 0).for_each(visit);
+    }
+}
 
 /// The bytes of a page.
 pub(crate) type PageBytes = [u8; PAGE_BYTES];

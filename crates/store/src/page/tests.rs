@@ -105,6 +105,41 @@ proptest! {
         prop_assert_eq!((edit.view().key(0), edit.view().child(0)), (&[][..], child(1)));
     }
 
+    /// What a copy notes of its changes agrees with what comparing all of it finds.
+    #[test]
+    fn a_copy_knows_what_was_overwritten(
+        keys in prop::collection::btree_set(key(), 1..60),
+        changes in prop::collection::vec((any::<usize>(), any::<u8>()), 0..6),
+    ) {
+        let mut original = [0; PAGE_BYTES];
+        let mut edit = Edit::format(&mut original, 0, Stamp::new(5));
+        for (index, key) in keys.iter().enumerate() {
+            edit.insert(index, Cell { key, body: Body::Inline(b"value") });
+        }
+        let own = ChildRef { id: PageId::new(3), birth: Stamp::new(5) };
+        let other = ChildRef { id: PageId::new(4), birth: Stamp::new(9) };
+        let mut copy = original;
+        let mut edit = Edit::new(&mut copy);
+        edit.become_copy(own.id, other.birth);
+        for (index, byte) in changes {
+            edit.overwrite(index % keys.len(), Body::Inline(&[byte; 5]));
+        }
+        let slots = |set: Option<SlotSet>| {
+            let set = set.expect("the slots are the same");
+            (0..keys.len()).filter(|index| set.next_from(*index) == *index).collect::<Vec<_>>()
+        };
+        let noted = slots(View(&original).differing_cells(own, View(&copy), other));
+        let backwards = slots(View(&copy).differing_cells(other, View(&original), own));
+        // Another birth: nothing is known of such a page.
+        let stranger = ChildRef { birth: Stamp::new(4), ..own };
+        let compared = slots(View(&original).differing_cells(stranger, View(&copy), other));
+        prop_assert_eq!(&noted, &compared);
+        prop_assert_eq!(&backwards, &compared);
+        let cell = Cell { key: &[0xFF; 40], body: Body::Inline(b"more") };
+        prop_assert!(Edit::new(&mut copy).insert(keys.len(), cell));
+        prop_assert!(View(&original).differing_cells(own, View(&copy), other).is_none());
+    }
+
     /// Bytes from outside are refused or harmless.
     #[test]
     fn checked_pages_can_be_read(

@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 
 use super::{
-    BIRTH, BLOCK_BYTES, Body, CHILD_REF_BYTES, COUNT, Cell, ChildRef, DEAD, HEAP_TOP, KEY_LENGTH_MASK, KIND, LEVEL,
-    ORIGINAL, ORIGINAL_AGE, PAGE_BYTES, PAGE_HEADER_BYTES, PREFIX_LENGTH, PageBytes, PageId, PageKind, RUN_LENGTH,
-    RUN_REF_BYTES, RunRef, SLOT_BYTES, SLOTS_MAX, Stamp, VALUE_IN_RUN, WRITTEN, head,
+    BIRTH, Body, CHILD_REF_BYTES, COUNT, Cell, ChildRef, DEAD, HEAP_TOP, KEY_LENGTH_MASK, KIND, LEVEL, ORIGINAL,
+    ORIGINAL_AGE, PAGE_BYTES, PAGE_HEADER_BYTES, PREFIX_LENGTH, PageBytes, PageId, PageKind, RUN_LENGTH, RUN_REF_BYTES,
+    RunRef, SLOT_BYTES, SLOTS_MAX, Stamp, VALUE_IN_RUN, WRITTEN, Written, head,
 };
 
 /// Bytes that memory brings at once.
@@ -103,8 +103,8 @@ impl<'a> View<'a> {
         ChildRef { id: PageId::new(self.u32(ORIGINAL)), birth: Stamp::new(birth) }
     }
 
-    pub(super) fn written(self) -> u32 {
-        self.u32(WRITTEN)
+    pub(super) fn written(self) -> Written {
+        Written(self.u32(WRITTEN))
     }
 
     /// Bytes that slots and live cells take.
@@ -271,19 +271,17 @@ impl<'a> View<'a> {
     /// The slots whose cells may differ from those of another page, if both have the same slots otherwise, as a page and
     /// its changed copy mostly do. The references are those that led to the two pages.
     pub(crate) fn differing_cells(self, own: ChildRef, other: View<'_>, others: ChildRef) -> Option<SlotSet> {
-        let blocks = if other.original() == own {
-            other.written()
-        } else if self.original() == others {
-            self.written()
-        } else {
-            self.differing_blocks(other)?
-        };
         let mut differing = SlotSet::default();
-        for index in 0..self.count() {
-            if blocks & 1 << (self.offset(index) / BLOCK_BYTES) != 0 && !self.has_same_body(other, index) {
+        let written = match (other.original() == own, self.original() == others) {
+            (true, _) => other.written(),
+            (false, true) => self.written(),
+            (false, false) => return self.compare_cells(other),
+        };
+        written.for_each(self.count(), |index| {
+            if !self.has_same_body(other, index) {
                 differing.insert(index);
             }
-        }
+        });
         Some(differing)
     }
 
@@ -292,27 +290,27 @@ impl<'a> View<'a> {
         if self.is_leaf() { self.value(index) == other.value(index) } else { self.child(index) == other.child(index) }
     }
 
-    /// The blocks in which cells begin that differ from those of another page, or may; `None` if the slots differ.
-    fn differing_blocks(self, other: View<'_>) -> Option<u32> {
+    /// [`View::differing_cells`] of two pages of which neither knows what the other is.
+    fn compare_cells(self, other: View<'_>) -> Option<SlotSet> {
         let slots = PAGE_HEADER_BYTES..PAGE_HEADER_BYTES + self.count() * SLOT_BYTES;
         if self.count() != other.count() || self.0[KIND] != other.0[KIND] || self.0[slots.clone()] != other.0[slots] {
             return None;
         }
-        // Whole blocks first: few differ, and they come from memory in the order in which they lie there.
-        let mut touched = 0_u32;
-        for block in 0..PAGE_BYTES / BLOCK_BYTES {
-            let range = block * BLOCK_BYTES..(block + 1) * BLOCK_BYTES;
-            touched |= u32::from(self.0[range.clone()] != other.0[range]) << block;
+        // Whole lines first: few differ, and they come from memory in the order in which they lie there.
+        let mut lines = 0_u64;
+        for line in 0..PAGE_BYTES / CACHE_LINE_BYTES {
+            let range = line * CACHE_LINE_BYTES..(line + 1) * CACHE_LINE_BYTES;
+            lines |= u64::from(self.0[range.clone()] != other.0[range]) << line;
         }
-        let mut blocks = 0;
+        let mut differing = SlotSet::default();
         for index in 0..self.count() {
             let start = self.offset(index);
-            let (first, last) = (start / BLOCK_BYTES, (start + self.cell_bytes(index) - 1) / BLOCK_BYTES);
-            if touched >> first & (u32::MAX >> (31 - (last - first))) != 0 {
-                blocks |= 1 << first;
+            let (first, last) = (start / CACHE_LINE_BYTES, (start + self.cell_bytes(index) - 1) / CACHE_LINE_BYTES);
+            if lines >> first & (u64::MAX >> (63 - (last - first))) != 0 && !self.has_same_body(other, index) {
+                differing.insert(index);
             }
         }
-        Some(blocks)
+        Some(differing)
     }
 
     pub(crate) fn cells(self) -> impl Iterator<Item = Cell<'a>> {

@@ -24,11 +24,36 @@ pub(crate) struct TreeDiff<'a> {
     arena: &'a Arena,
     old: Row<'a>,
     new: Row<'a>,
+    /// The pair of pages that is compared next, if that is known.
+    ahead: Option<Pair<'a>>,
+}
+
+/// Two pages over the same range of keys, and the slots in which they differ if they have the same otherwise.
+#[derive(Clone, Copy)]
+struct Pair<'a> {
+    children: [ChildRef; 2],
+    views: [View<'a>; 2],
+    differing: Option<SlotSet>,
+}
+
+impl<'a> Pair<'a> {
+    fn open(arena: &'a Arena, children: [ChildRef; 2]) -> Result<Pair<'a>, Fault> {
+        let views = [arena.page(children[0])?, arena.page(children[1])?];
+        let differing = views[0].differing_cells(children[0], views[1], children[1]);
+        Ok(Pair { children, views, differing })
+    }
+
+    /// The children in the first slot from `index` on that differs. The pages need not be the ones that were compared.
+    fn children_from(&self, index: usize) -> Option<(usize, [ChildRef; 2])> {
+        let [old, new] = self.views;
+        let at = self.differing?.next_from(index);
+        let is_there = old.is_branch() && new.is_branch() && at < old.count().min(new.count());
+        is_there.then(|| (at, [old.child(at), new.child(at)]))
+    }
 }
 
 /// What is left of a tree.
 struct Row<'a> {
-    arena: &'a Arena,
     /// Opened pages from the root down.
     open: Vec<Open<'a>>,
     next: Option<Item<'a>>,
@@ -54,7 +79,7 @@ enum Item<'a> {
 
 impl<'a> TreeDiff<'a> {
     pub(crate) fn new(arena: &'a Arena, old: TreeRoot, new: TreeRoot) -> Result<TreeDiff<'a>, Fault> {
-        Ok(TreeDiff { arena, old: Row::new(arena, old)?, new: Row::new(arena, new)? })
+        Ok(TreeDiff { arena, old: Row::new(arena, old)?, new: Row::new(arena, new)?, ahead: None })
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<TreeDifference<'a>>, Fault> {
@@ -78,6 +103,27 @@ impl<'a> TreeDiff<'a> {
         }
     }
 
+    /// Asks for the memory that is needed soon, which would be waited for line by line: looks what differs in the pair
+    /// after the one that was opened last, and has its first children and the pair after it fetched. What cannot be read
+    /// is reported when its turn comes.
+    fn look_ahead(&mut self) {
+        let arena = self.arena;
+        // The pages above the one that was opened: the next pair is in the nearest that has another. Where the rows are
+        // out of step it is none, and is not used.
+        let next = self.old.open.iter().rev().zip(self.new.open.iter().rev()).skip(1).find_map(|(old, new)| {
+            let pair = Pair { children: Default::default(), views: [old.view, new.view], differing: old.differing };
+            pair.children_from(old.index).map(|(at, children)| (pair, at, children))
+        });
+        let Some((parents, at, children)) = next else { return };
+        let Ok(pair) = Pair::open(arena, children) else { return };
+        let first = pair.children_from(0);
+        let after = parents.children_from(at + 1);
+        for (_, children) in first.into_iter().chain(after) {
+            children.iter().for_each(|child| arena.prefetch(*child));
+        }
+        self.ahead = Some(pair);
+    }
+
     /// Moves at least one side on; returns a difference if one was found.
     fn compare(&mut self, old: Item<'a>, new: Item<'a>) -> Result<Option<TreeDifference<'a>>, Fault> {
         use Item::{Record, Subtree};
@@ -92,10 +138,14 @@ impl<'a> TreeDiff<'a> {
                 // The higher one; of two equally high ones the one that begins first.
                 let order = new_level.cmp(&level).then_with(|| low.cmp(&new_low));
                 if order == Ordering::Equal {
-                    let (view, new_view) = (arena.page(child)?, arena.page(new_child)?);
-                    let differing = view.differing_cells(child, new_view, new_child);
-                    self.old.open(view, low, differing);
-                    self.new.open(new_view, new_low, differing);
+                    let children = [child, new_child];
+                    let pair = match self.ahead.take().filter(|ahead| ahead.children == children) {
+                        Some(pair) => pair,
+                        None => Pair::open(arena, children)?,
+                    };
+                    self.old.open(pair.views[0], low, pair.differing);
+                    self.new.open(pair.views[1], new_low, pair.differing);
+                    self.look_ahead();
                 } else if order == Ordering::Less {
                     self.old.enter(arena, child, low)?;
                 } else {
@@ -148,7 +198,7 @@ impl<'a> Row<'a> {
             let level = arena.page(tree.page)?.level();
             next = Some(Item::Subtree { child: tree.page, level, low: None });
         }
-        Ok(Row { arena, open: Vec::new(), next })
+        Ok(Row { open: Vec::new(), next })
     }
 
     /// The record that is next, or `None` after opening the subtree that is.
@@ -189,13 +239,6 @@ impl<'a> Row<'a> {
                 self.next = Some(if view.is_leaf() {
                     Item::Record { key: view.key(at), value: view.value(at) }
                 } else {
-                    if let Some(differing) = differing {
-                        // The page after this one is needed soon, and would be waited for.
-                        let ahead = differing.next_from(*index);
-                        if ahead < view.count() {
-                            self.arena.prefetch(view.child(ahead));
-                        }
-                    }
                     let low = if at == 0 { *low } else { Some(view.key(at)) };
                     Item::Subtree { child: view.child(at), level: view.level() - 1, low }
                 });
