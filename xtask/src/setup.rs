@@ -3,7 +3,7 @@
 use crate::process::{self, command, exists};
 
 /// Package and the program that shows that it is there.
-const PACKAGES: [(&str, &str); 1] = [("chromium", "/usr/bin/chromium")];
+const PACKAGES: [(&str, &str); 2] = [("chromium", "/usr/bin/chromium"), ("valgrind", "/usr/bin/valgrind")];
 
 /// Installs what is missing, as root on a Debian system; elsewhere says what to install.
 pub fn run() -> anyhow::Result<()> {

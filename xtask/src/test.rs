@@ -62,6 +62,7 @@ pub fn run(long: bool) -> anyhow::Result<()> {
         units.env("TINE_TESTS_LONG", "1");
     }
     let units_passed = process::run_seeing(&mut units, |line| count.add_line(line))?;
+    let memory_checked = !long || check_memory(&mut count)?;
     let mut whole = cargo(&["test", "--package", "tine-tests", "--no-fail-fast"]);
     whole.env("TINE_BINARY", target().join("release/tine"));
     if long {
@@ -73,7 +74,7 @@ pub fn run(long: bool) -> anyhow::Result<()> {
     let skipped = fs::read_dir(evidence.join("skipped")).map_or(0, |notes| notes.count());
     count.passed = count.passed.saturating_sub(skipped);
     count.skipped += skipped;
-    let all = units_passed && whole_passed && tidy.is_ok() && count.failed == 0;
+    let all = units_passed && memory_checked && whole_passed && tidy.is_ok() && count.failed == 0;
     println!();
     println!("every test took {} s", started.elapsed().as_secs());
     if !all && count.failed == 0 {
@@ -83,6 +84,21 @@ pub fn run(long: bool) -> anyhow::Result<()> {
     println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
     anyhow::ensure!(all, "not everything passed");
     Ok(())
+}
+
+/// Runs the tests of the store's pages under valgrind, which sees what a slice of a freed page would read: there the
+/// arena lies in plain memory of the allocator. Returns whether they passed.
+fn check_memory(count: &mut Count) -> anyhow::Result<bool> {
+    if !exists("valgrind") {
+        eprintln!("skipped: valgrind is not installed");
+        count.skipped += 1;
+        return Ok(true);
+    }
+    let runner = r#"target."cfg(all())".runner=["valgrind", "--quiet", "--error-exitcode=99"]"#;
+    let modules = ["page::tests", "tree::tests", "arena::tests", "overlay::tests"];
+    let mut checked = cargo(&["test", "--package", "tine-store", "--lib", "--config", runner, "--"]);
+    checked.args(modules);
+    process::run_seeing(&mut checked, |line| count.add_line(line))
 }
 
 /// Installs the npm packages of the whole-program tests into `target/npm`, in the versions of the lock

@@ -129,6 +129,9 @@ impl Writer {
 
     /// Sets the value of `key`. Says whether the key had a value before. Putting the value it has changes nothing.
     ///
+    /// Many records are loaded best in ascending order of their keys: then pages are filled to the end, one after the
+    /// other.
+    ///
     /// # Errors
     /// A limit is exceeded; nothing was written.
     pub fn put(&mut self, keyspace: KeyspaceId, key: &[u8], value: &[u8]) -> Result<bool, WriteError> {
