@@ -57,7 +57,8 @@ pub async fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
     reporter.progress(&format!("forks: filling {PAIR_ROWS} rows"));
     let (restart_s, row_bytes) = many_rows(plan)?;
     reporter.record(case("restart_5m_rows_s", restart_s, "s", 1.0))?;
-    reporter.record(case("bytes_per_16b_row", row_bytes, "B", 80.0))
+    reporter.record(case("bytes_per_16b_row", row_bytes, "B", 80.0))?;
+    Ok(())
 }
 
 /// Time that the store takes to make a durable fork, in microseconds by the server's own clock, and resident memory that

@@ -69,6 +69,7 @@ pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
     let (mut fork, mut depth, mut idle, mut many) =
         (Series::default(), Series::default(), Series::default(), Series::default());
     let (mut replay, mut durable, mut group) = (Series::default(), Series::default(), Series::default());
+    let mut fork_named = Series::default();
     for round in 0..plan.rounds {
         reporter.progress(&format!("store: round {} of {}", round + 1, plan.rounds));
         reads::get(&world, &mut get)?;
