@@ -11,6 +11,7 @@ use tine_types::bsatn::DecodeError;
 use tine_types::{ConnectionId, Identity, Timestamp};
 
 use crate::diagnostic::{Diagnostic, SourceLocation};
+use crate::isolation::RemoteTables;
 
 /// A reducer of a module: its position in the definition's list of reducers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +81,12 @@ pub struct CallContext {
 pub trait CallHost {
     /// The tables of the open transaction; `None` if none is open, as in a procedure outside `withTx`.
     fn tables(&mut self) -> Option<&mut TableWriter>;
+
+    /// The tables of the open transaction when they are in another process.
+    #[doc(hidden)]
+    fn remote_tables(&mut self) -> Option<&mut dyn RemoteTables> {
+        None
+    }
 
     /// The module wrote to its console.
     fn log(&mut self, entry: LogEntry);
@@ -262,6 +269,9 @@ pub enum CallError {
     /// The host failed under the call, as when the store cannot write.
     #[error("the call was stopped: {0}")]
     Fatal(String),
+    /// The process that ran the call did not see it through.
+    #[error("the process that ran the call failed: {0}")]
+    Worker(#[source] tine_sandbox::CallError),
 }
 
 struct At<'a>(&'a Option<SourceLocation>);
@@ -289,6 +299,7 @@ impl CallError {
             CallError::NoSuchFunction => "TN0537",
             CallError::Interrupted { .. } => "TN0538",
             CallError::Fatal(_) => "TN0539",
+            CallError::Worker(error) => error.code(),
         }
     }
 
@@ -303,7 +314,8 @@ impl CallError {
             CallError::Deadline { .. }
             | CallError::OutOfMemory { .. }
             | CallError::Interrupted { .. }
-            | CallError::Fatal(_) => true,
+            | CallError::Fatal(_)
+            | CallError::Worker(_) => true,
             CallError::User(_)
             | CallError::Thrown(_)
             | CallError::StackOverflow { .. }

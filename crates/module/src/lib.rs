@@ -29,6 +29,7 @@ mod call;
 mod check;
 mod diagnostic;
 mod engine;
+pub mod isolation;
 mod module;
 mod source;
 

@@ -17,6 +17,7 @@ use crate::call::{
 use crate::diagnostic::{Diagnostic, SourceLocation};
 use crate::engine::boot::SDK_EXPORTS;
 use crate::engine::{Artifact, Engine, Function, Isolate, QuickJs, bundle};
+use crate::isolation::{Isolation, ModuleSource, RemoteIsolate, WorkerPlace};
 use crate::source::bundle::{BundleError, SourceBundle};
 use crate::source::link;
 
@@ -43,6 +44,8 @@ pub struct CompiledModule {
     def: Arc<ModuleDef>,
     artifact: Box<dyn Artifact>,
     is_bundle: bool,
+    /// What it was compiled of, for processes that compile it themselves.
+    program: Arc<[u8]>,
 }
 
 /// Compiles a module: removes types, links its files, evaluates it once and reads its definition.
@@ -64,7 +67,8 @@ pub fn compile_with_cache(
     cache: Option<&CodeCache>,
 ) -> Result<Arc<CompiledModule>, CompileError> {
     bundle.check()?;
-    let hash = *blake3::hash(&bundle.encode()).as_bytes();
+    let program: Arc<[u8]> = bundle.encode().into();
+    let hash = *blake3::hash(&program).as_bytes();
     if bundle::is_candidate(bundle)
         && let Some((def, artifact)) = bundle::compile(bundle, &hash, limits, cache)?
     {
@@ -73,11 +77,12 @@ pub fn compile_with_cache(
             def: Arc::new(def),
             artifact: Box::new(artifact),
             is_bundle: true,
+            program,
         }));
     }
-    let program = link::link(bundle, &SDK_EXPORTS).map_err(CompileError::Syntax)?;
-    let (def, artifact) = QuickJs.compile(bundle, program, limits)?;
-    Ok(Arc::new(CompiledModule { hash, def: Arc::new(def), artifact: Box::new(artifact), is_bundle: false }))
+    let linked = link::link(bundle, &SDK_EXPORTS).map_err(CompileError::Syntax)?;
+    let (def, artifact) = QuickJs.compile(bundle, linked, limits)?;
+    Ok(Arc::new(CompiledModule { hash, def: Arc::new(def), artifact: Box::new(artifact), is_bundle: false, program }))
 }
 
 impl CompiledModule {
@@ -108,7 +113,24 @@ impl CompiledModule {
     pub fn instantiate(&self, schema: &DatabaseSchema, limits: &Limits) -> Result<Instance, LoadError> {
         let interrupt = Arc::new(AtomicBool::new(false));
         let isolate = self.artifact.instantiate(&self.def, schema, limits, Arc::clone(&interrupt))?;
-        Ok(Instance { isolate, interrupt })
+        Ok(Instance { isolate, interrupt: InterruptHandle { flag: interrupt, worker: None } })
+    }
+
+    /// The same in a worker process of its own. A call that crashes the engine, or that the engine cannot stop, costs that process.
+    ///
+    /// # Errors
+    /// As for [`CompiledModule::instantiate`]; [`LoadError::Worker`].
+    pub fn instantiate_isolated(
+        &self,
+        schema: &Arc<DatabaseSchema>,
+        limits: &Limits,
+        isolation: &Isolation,
+    ) -> Result<Instance, LoadError> {
+        let flag = Arc::new(AtomicBool::new(false));
+        let source = ModuleSource { program: Arc::clone(&self.program), def: Arc::clone(&self.def) };
+        let isolate = RemoteIsolate::load(source, Arc::clone(schema), limits, isolation, Arc::clone(&flag))?;
+        let worker = Some(isolate.place());
+        Ok(Instance { isolate: Box::new(isolate), interrupt: InterruptHandle { flag, worker } })
     }
 }
 
@@ -121,7 +143,7 @@ impl std::fmt::Debug for CompiledModule {
 /// One instance of a module. It may move between threads and runs one call at a time.
 pub struct Instance {
     isolate: Box<dyn Isolate>,
-    interrupt: Arc<AtomicBool>,
+    interrupt: InterruptHandle,
 }
 
 impl Instance {
@@ -198,7 +220,7 @@ impl Instance {
 
     /// A handle with which any thread can stop the running call.
     pub fn interrupt_handle(&self) -> InterruptHandle {
-        InterruptHandle(Arc::clone(&self.interrupt))
+        self.interrupt.clone()
     }
 }
 
@@ -210,13 +232,20 @@ impl std::fmt::Debug for Instance {
 
 /// Stops the running call of an instance, as when its fork is deleted.
 #[derive(Clone, Debug)]
-pub struct InterruptHandle(Arc<AtomicBool>);
+pub struct InterruptHandle {
+    flag: Arc<AtomicBool>,
+    /// The process in which the instance runs, if it is not this one.
+    worker: Option<WorkerPlace>,
+}
 
 impl InterruptHandle {
     /// Makes the running call, or the next one, fail with [`CallError::Interrupted`]. A call that ends sooner than the engine
     /// looks (within a millisecond) is not disturbed.
     pub fn interrupt(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.flag.store(true, Ordering::Relaxed);
+        if let Some(worker) = &self.worker {
+            worker.end();
+        }
     }
 }
 
@@ -287,6 +316,9 @@ pub enum LoadError {
     /// The database does not have the module's tables.
     #[error("{0}")]
     SchemaMismatch(String),
+    /// The process in which the instance was to run did not see it through.
+    #[error("the process that loads the module failed: {0}")]
+    Worker(#[source] tine_sandbox::CallError),
 }
 
 fn place(location: &Option<SourceLocation>) -> String {
@@ -302,6 +334,7 @@ impl LoadError {
             LoadError::OutOfMemory { .. } => "TN0522",
             LoadError::StackOverflow { .. } => "TN0523",
             LoadError::SchemaMismatch(_) => "TN0524",
+            LoadError::Worker(error) => error.code(),
         }
     }
 
@@ -312,7 +345,7 @@ impl LoadError {
             LoadError::Deadline { location }
             | LoadError::OutOfMemory { location }
             | LoadError::StackOverflow { location } => location.as_ref(),
-            LoadError::SchemaMismatch(_) => None,
+            LoadError::SchemaMismatch(_) | LoadError::Worker(_) => None,
         }
     }
 }

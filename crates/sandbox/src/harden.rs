@@ -111,8 +111,24 @@ pub(crate) fn set_name(name: &std::ffi::CStr) {
     let _ = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
 }
 
+/// How far a worker's stack may grow: parsers of foreign text recurse. The kernel keeps at least 128 MiB of addresses free below it.
+const STACK_BYTES: u64 = 112 << 20;
+
+/// Lets the stack grow as far as is allowed here. Only what is used takes memory.
+fn raise_stack_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls only read or write the structure, which lives on this stack. A stack that stays as it is is no danger.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_STACK, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max.min(STACK_BYTES);
+            libc::setrlimit(libc::RLIMIT_STACK, &limit);
+        }
+    }
+}
+
 /// Limits of a worker whose private memory may grow to `memory_bytes`.
 pub(crate) fn limits(memory_bytes: u64) -> io::Result<()> {
+    raise_stack_limit();
     let limits = [
         (libc::RLIMIT_DATA, memory_bytes),
         (libc::RLIMIT_CORE, 0),

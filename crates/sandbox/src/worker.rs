@@ -120,13 +120,14 @@ impl Worker {
     /// A panic of `handler` ends the process: what it leaves behind is of no use to later requests.
     pub fn serve(self, mut handler: impl FnMut(&mut Request<'_>) -> Result<(), Rejected>) -> Never {
         let mut replies = 0;
+        // Who attends a request is a thread that mostly has the next one ready; others take long enough to sleep.
+        let mut spins = 0;
         loop {
             if replies > 0 && self.end.must_notify() {
                 ring();
             }
             replies = 0;
-            // Only calls spin: their answer is already being made, while the next request may be long in coming.
-            let mut bits = self.end.take_submitted(0, IDLE_WAIT);
+            let mut bits = self.end.take_submitted(spins, IDLE_WAIT);
             while bits != 0 {
                 let slot = bits.trailing_zeros();
                 bits &= bits - 1;
@@ -134,6 +135,7 @@ impl Worker {
                     continue;
                 }
                 let Some(slot) = self.end.begin(slot) else { continue };
+                spins = if slot.is_attended() { self.spins } else { 0 };
                 self.serve_one(slot, &mut handler);
                 replies += 1;
                 if replies % REPLIES_PER_EVENT == 0 && self.end.must_notify() {

@@ -6,7 +6,7 @@ use crate::call::{LogEntry, LogLevel};
 use crate::diagnostic::clip;
 
 /// Most lines that one call may log; what comes after is counted once and dropped. A loop that logs must not fill the disk.
-const LOG_LINES_MAX: u32 = 1000;
+pub(crate) const LOG_LINES_MAX: u32 = 1000;
 
 /// Adds the natives of this file to the object that the SDK gets.
 pub(super) fn install<'js>(cx: Cx<'js>, native: &Value<'js>) -> JsResult<()> {

@@ -5,9 +5,10 @@
 //!
 //! Inside: [`raw`] holds the engine's handles and nearly all unsafe code; [`heap`] is its memory; [`state`] what an instance
 //! knows; [`boot`] turns a fresh runtime into one for modules; [`plan`], [`encode`] and [`decode`] are the codec of values;
-//! [`tables`], [`rows`], [`scan`], [`values`], [`context`] and [`http`] and [`console`] are what modules can call; [`isolate`] runs calls.
+//! [`access`] is where tables are reached; [`tables`], [`rows`], [`scan`], [`values`], [`context`] and [`http`] and [`console`] are what modules can call; [`isolate`] runs calls.
 //! [`bundle`] has what is different for bundles of the SpacetimeDB tool chain.
 
+mod access;
 pub(crate) mod boot;
 pub(crate) mod bundle;
 mod compile;
@@ -42,6 +43,7 @@ use crate::source::bundle::SourceBundle;
 use crate::source::link::LinkedProgram;
 
 pub(crate) use compile::QuickJs;
+pub(crate) use console::LOG_LINES_MAX;
 pub(crate) use errors::with_sources;
 
 /// A function to call.

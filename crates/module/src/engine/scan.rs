@@ -5,9 +5,10 @@
 
 use std::cell::{Cell, RefCell};
 
-use tine_tables::{RowCursor, TableError};
+use tine_tables::TableError;
 use tine_types::bsatn::{DecodeError, Reader};
 
+use super::access;
 use super::heap::Heap;
 use super::state::State;
 
@@ -51,7 +52,7 @@ pub(super) enum CollectError {
 }
 
 /// Copies all rows of a cursor.
-pub(super) fn collect(state: &State, cursor: &mut RowCursor<'_>) -> Result<Rows, CollectError> {
+pub(super) fn collect(state: &State, cursor: &mut access::Rows<'_>) -> Result<Rows, CollectError> {
     collect_into(state, cursor, Vec::new(), |_| 0)
 }
 
@@ -60,7 +61,7 @@ pub(super) fn collect(state: &State, cursor: &mut RowCursor<'_>) -> Result<Rows,
 #[inline]
 pub(super) fn collect_into(
     state: &State,
-    cursor: &mut RowCursor<'_>,
+    cursor: &mut access::Rows<'_>,
     bytes: Vec<u8>,
     each: impl FnMut(usize) -> usize,
 ) -> Result<Rows, CollectError> {
@@ -74,7 +75,7 @@ pub(super) fn collect_into(
 
 fn copy_rows(
     state: &State,
-    cursor: &mut RowCursor<'_>,
+    cursor: &mut access::Rows<'_>,
     rows: &mut Rows,
     mut each: impl FnMut(usize) -> usize,
 ) -> Result<(), CollectError> {

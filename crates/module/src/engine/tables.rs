@@ -2,10 +2,11 @@
 
 use std::ops::Bound;
 
-use tine_tables::{DatabaseSchema, IndexId, ReadSet, RowCursor, TableError, TableId, TableRead, TableWriter};
+use tine_tables::{DatabaseSchema, IndexId, ReadSet, TableError, TableId};
 use tine_types::ModuleDef;
 use tine_types::bsatn::Reader;
 
+use super::access::{OpenTables, Rows};
 use super::decode::{DecodeFailure, decode, decode_product};
 use super::encode::{EncodeError, encode, encode_product};
 use super::errors::{self, ErrorClass};
@@ -13,6 +14,7 @@ use super::plan::{Plan, ProductPlan};
 use super::raw::{Call, Cx, Exception, JsResult, Kind, Value};
 use super::scan;
 use crate::call::SyscallError;
+use crate::isolation::IndexRange;
 
 /// Most tables and most indexes of a module: natives get their number as sixteen bits.
 const HANDLES_MAX: usize = u16::MAX as usize;
@@ -171,6 +173,18 @@ pub(super) enum TablesFailure {
     ReadOnly,
     /// The host failed earlier in the call.
     Fault,
+    /// A host in another process refused it.
+    Refused(SyscallError),
+    /// A host in another process failed.
+    Broken(String),
+    /// The rows do not fit in the instance's memory.
+    OutOfMemory,
+}
+
+impl From<TableError> for TablesFailure {
+    fn from(error: TableError) -> TablesFailure {
+        TablesFailure::Table(error)
+    }
 }
 
 impl TablesFailure {
@@ -187,6 +201,14 @@ impl TablesFailure {
                 errors::throw_host(cx, &SyscallError::new(SyscallError::TRANSACTION_IS_READ_ONLY, problem))
             }
             TablesFailure::Fault => errors::throw_fault(cx, String::new()),
+            TablesFailure::Refused(error) => errors::throw_host(cx, &error),
+            TablesFailure::Broken(problem) => errors::throw_fault(cx, problem),
+            TablesFailure::OutOfMemory => {
+                // More than any heap has: from here on the call counts as out of memory.
+                let is_there = cx.state().heap.charge(usize::MAX);
+                assert!(!is_there, "no heap has so much room");
+                super::rows::throw_collect(cx, &scan::CollectError::OutOfMemory)
+            }
         }
     }
 }
@@ -195,23 +217,29 @@ impl TablesFailure {
 #[inline]
 pub(super) fn try_tables<T>(
     cx: Cx<'_>,
-    operate: impl FnOnce(&mut TableWriter) -> Result<T, TableError>,
+    operate: impl FnOnce(&mut OpenTables<'_>) -> Result<T, TablesFailure>,
 ) -> Result<T, TablesFailure> {
     let state = cx.state();
     if state.has_fault() {
         return Err(TablesFailure::Fault);
     }
-    match state.call.host.with(|host| host.tables().map(operate)) {
-        Some(Some(result)) => result.map_err(TablesFailure::Table),
-        _ => Err(TablesFailure::NoTransaction),
-    }
+    let done = state.call.host.with(|host| {
+        if let Some(tables) = host.tables() {
+            return operate(&mut OpenTables::Here(tables));
+        }
+        match host.remote_tables() {
+            Some(tables) => operate(&mut OpenTables::Away(tables)),
+            None => Err(TablesFailure::NoTransaction),
+        }
+    });
+    done.unwrap_or(Err(TablesFailure::NoTransaction))
 }
 
 /// Like [`try_tables`], for an operation that changes something.
 #[inline]
 pub(super) fn try_write<T>(
     cx: Cx<'_>,
-    operate: impl FnOnce(&mut TableWriter) -> Result<T, TableError>,
+    operate: impl FnOnce(&mut OpenTables<'_>) -> Result<T, TablesFailure>,
 ) -> Result<T, TablesFailure> {
     if cx.state().call.is_view.get() {
         return Err(TablesFailure::ReadOnly);
@@ -223,7 +251,7 @@ pub(super) fn try_write<T>(
 #[inline]
 pub(super) fn note(
     cx: Cx<'_>,
-    tables: &TableWriter,
+    tables: &OpenTables<'_>,
     note: impl FnOnce(&mut ReadSet, &DatabaseSchema) -> Result<(), TableError>,
 ) -> Result<(), TableError> {
     let call = &cx.state().call;
@@ -232,7 +260,7 @@ pub(super) fn note(
 
 /// Notes that a view reads a whole table.
 #[inline]
-pub(super) fn note_table(cx: Cx<'_>, tables: &TableWriter, table: TableId) -> Result<(), TableError> {
+pub(super) fn note_table(cx: Cx<'_>, tables: &OpenTables<'_>, table: TableId) -> Result<(), TableError> {
     note(cx, tables, |reads, _| {
         reads.note_table(table);
         Ok(())
@@ -241,13 +269,13 @@ pub(super) fn note_table(cx: Cx<'_>, tables: &TableWriter, table: TableId) -> Re
 
 /// Runs an operation that changes something; throws if it fails.
 #[inline]
-fn with_write<T>(cx: Cx<'_>, operate: impl FnOnce(&mut TableWriter) -> Result<T, TableError>) -> JsResult<T> {
+fn with_write<T>(cx: Cx<'_>, operate: impl FnOnce(&mut OpenTables<'_>) -> Result<T, TablesFailure>) -> JsResult<T> {
     try_write(cx, operate).map_err(|failure| failure.throw(cx))
 }
 
 /// Runs an operation on the open transaction; throws if it fails.
 #[inline]
-fn with_tables<T>(cx: Cx<'_>, operate: impl FnOnce(&mut TableWriter) -> Result<T, TableError>) -> JsResult<T> {
+fn with_tables<T>(cx: Cx<'_>, operate: impl FnOnce(&mut OpenTables<'_>) -> Result<T, TablesFailure>) -> JsResult<T> {
     try_tables(cx, operate).map_err(|failure| failure.throw(cx))
 }
 
@@ -271,7 +299,7 @@ fn table_insert<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let copy = cx.object()?;
     with_buffer(cx, |buffer| {
         encode_and_copy(&table.row, &row, &copy, buffer).map_err(|error| error.throw(cx, &table.label))?;
-        write_row(cx, table, &copy, |tables, generated| tables.insert(table.id, buffer, generated).map(drop))
+        write_row(cx, table, &copy, |tables, generated| tables.insert(table.id, buffer, generated))
     })?;
     Ok(copy)
 }
@@ -296,7 +324,7 @@ fn write_row<'js>(
     cx: Cx<'js>,
     table: &TablePlan,
     row: &Value<'js>,
-    write: impl FnOnce(&mut TableWriter, &mut Vec<u8>) -> Result<(), TableError>,
+    write: impl FnOnce(&mut OpenTables<'_>, &mut Vec<u8>) -> Result<(), TablesFailure>,
 ) -> JsResult<()> {
     let mut generated = cx.state().call.generated.take();
     let written = with_write(cx, |tables| write(tables, &mut generated));
@@ -347,7 +375,7 @@ fn table_count<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let cx = call.cx;
     cx.big_u64(with_tables(cx, |tables| {
         note_table(cx, tables, table.id)?;
-        Ok(tables.row_count(table.id))
+        tables.row_count(table.id)
     })?)
 }
 
@@ -360,7 +388,7 @@ fn table_iter<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let (cx, table) = (call.cx, table_of(call));
     let rows = with_tables(cx, |tables| {
         note_table(cx, tables, table.id)?;
-        Ok(scan::collect(cx.state(), &mut tables.scan(table.id)))
+        Ok(scan::collect(cx.state(), &mut tables.scan(table.id)?))
     })?;
     super::rows::iterator(cx, usize::from(call.magic), rows)
 }
@@ -425,7 +453,7 @@ fn index_update<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     }
     with_buffer(cx, |buffer| {
         encode_product(&table.row, &row, buffer).map_err(|error| error.throw(cx, &table.label))?;
-        write_row(cx, table, &row, |tables, generated| tables.update(table.id, index.id, buffer, generated).map(drop))
+        write_row(cx, table, &row, |tables, generated| tables.update(table.id, index.id, buffer, generated))
     })?;
     Ok(row.clone())
 }
@@ -527,7 +555,7 @@ fn index_filter<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let (cx, (index, table)) = (call.cx, index_of(call));
     let selection = selection(index, table, &call.arg(0))?;
     let rows = with_tables(cx, |tables| {
-        let mut cursor: RowCursor<'_> = match &selection {
+        let mut cursor: Rows<'_> = match &selection {
             Selection::Point(key) => {
                 note(cx, tables, |reads, schema| reads.note_point(schema, index.id, key))?;
                 tables.index_point(index.id, key)?
@@ -537,7 +565,7 @@ fn index_filter<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
                 note(cx, tables, |reads, schema| {
                     reads.note_range(schema, index.id, prefix, *prefix_columns, start, end)
                 })?;
-                tables.index_range(index.id, prefix, *prefix_columns, start, end)?
+                tables.index_range(index.id, IndexRange { prefix, prefix_columns: *prefix_columns, start, end })?
             }
         };
         Ok(scan::collect(cx.state(), &mut cursor))
@@ -551,7 +579,8 @@ fn index_delete_many<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let deleted = with_write(cx, |tables| match &selection {
         Selection::Point(key) => tables.delete_by_index_point(index.id, key),
         Selection::Range { prefix, prefix_columns, start, end } => {
-            tables.delete_by_index_range(index.id, prefix, *prefix_columns, as_slice(start), as_slice(end))
+            let (start, end) = (as_slice(start), as_slice(end));
+            tables.delete_by_index_range(index.id, IndexRange { prefix, prefix_columns: *prefix_columns, start, end })
         }
     })?;
     Ok(cx.number(deleted.into()))

@@ -4,6 +4,7 @@
 //! lowering of syntax. Plain JavaScript is parsed for its errors and imports and then run as it is.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use oxc_allocator::Allocator;
 use oxc_ast::ast::{ImportDeclarationSpecifier, ModuleExportName, Program, Statement, StringLiteral};
@@ -46,6 +47,14 @@ fn source_type(path: &str) -> Option<SourceType> {
     }
 }
 
+/// Whether this process starts no threads, and has a large enough stack instead.
+static ON_CALLERS_STACK: AtomicBool = AtomicBool::new(false);
+
+/// From now on files are parsed on the stack of whoever asks, which must be tens of MiB.
+pub(crate) fn parse_on_callers_stack() {
+    ON_CALLERS_STACK.store(true, Ordering::Relaxed);
+}
+
 /// Turns one file into JavaScript.
 ///
 /// # Errors
@@ -55,6 +64,9 @@ pub(crate) fn strip(path: &str, source: &str) -> Result<Stripped, Diagnostic> {
         .ok_or_else(|| Diagnostic::bare(format!("{path}: a module file ends in .ts, .mts, .js or .mjs")))?;
     nesting::check(source)
         .map_err(|deep| Diagnostic::at_offset("the code nests too deeply", path, source, deep.offset))?;
+    if ON_CALLERS_STACK.load(Ordering::Relaxed) {
+        return strip_checked(path, source, source_type);
+    }
     // The caller's stack is of unknown size; this one fits whatever passed the check.
     let parser = std::thread::Builder::new().name("tine-parser".to_owned()).stack_size(nesting::PARSER_STACK_BYTES);
     std::thread::scope(|scope| {

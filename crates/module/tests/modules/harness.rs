@@ -1,15 +1,17 @@
 //! A module, its instance and its database, in few words.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
 use tine_base::SystemEnv;
+use tine_module::isolation::Isolation;
 use tine_module::{
-    CallContext, CallError, CallHost, CompileError, CompiledModule, HandlerIndex, Instance, Limits, LogEntry,
-    ProcedureIndex, ReducerIndex, SourceBundle, SyscallError, ViewIndex, ViewOutcome, ViewRows, compile,
+    CallContext, CallError, CallHost, CompileError, CompiledModule, HandlerIndex, Instance, Limits, LoadError,
+    LogEntry, ProcedureIndex, ReducerIndex, SourceBundle, SyscallError, ViewIndex, ViewOutcome, ViewRows, compile,
 };
+use tine_sandbox::{Sandbox, SandboxOptions};
 use tine_store::{ForkId, Store, StoreOptions};
 use tine_tables::{DatabaseSchema, SchemaError, TableRead, TableWriter};
 use tine_types::bsatn::{Reader, encode_value};
@@ -27,6 +29,24 @@ export default db;
 
 pub fn limits() -> Limits {
     Limits { memory_bytes: 32 << 20, stack_bytes: 256 << 10, load_deadline: Duration::from_secs(5) }
+}
+
+/// Makes an instance where this test program has them.
+pub fn instantiate(
+    module: &CompiledModule,
+    schema: &Arc<DatabaseSchema>,
+    limits: &Limits,
+) -> Result<Instance, LoadError> {
+    static ISOLATION: OnceLock<(Sandbox, Isolation)> = OnceLock::new();
+    if !crate::IS_ISOLATED {
+        return module.instantiate(schema, limits);
+    }
+    let (_, isolation) = ISOLATION.get_or_init(|| {
+        let sandbox = Sandbox::start(SandboxOptions::default()).expect("a sandbox starts");
+        let isolation = Isolation::start(&sandbox, &self::limits()).expect("a pool starts");
+        (sandbox, isolation)
+    });
+    module.instantiate_isolated(schema, limits, isolation)
 }
 
 /// The host of a test: one transaction at a time, and a list of what was logged.
@@ -142,7 +162,7 @@ impl Fixture {
         };
         let schema = DatabaseSchema::from_module_def(module.def(), None, &mut allocate).expect("a valid definition");
         let schema = Arc::new(schema);
-        let instance = module.instantiate(&schema, limits).unwrap_or_else(|error| panic!("{error}"));
+        let instance = instantiate(&module, &schema, limits).unwrap_or_else(|error| panic!("{error}"));
         let tables = TableWriter::new(store.writer(ForkId::MAIN).expect("free"), Arc::clone(&schema));
         let host = TestHost {
             tables,

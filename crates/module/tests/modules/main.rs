@@ -11,3 +11,6 @@ mod procedures;
 mod sdk;
 mod tables;
 mod values;
+
+/// The same tests run once more with their instances in processes of their own, see `tests/isolated`.
+const IS_ISOLATED: bool = false;

@@ -5,8 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use tine_tables::RowCursor;
-
+use super::super::access;
 use super::super::errors;
 use super::super::heap::Heap;
 use super::super::raw::{Call, Cx, JsResult, Value};
@@ -99,7 +98,7 @@ enum Advanced {
 impl Iterators {
     /// Copies all rows of a cursor.
     #[inline]
-    pub(super) fn copy(&self, state: &State, cursor: &mut RowCursor<'_>) -> Result<CopiedRows, CollectError> {
+    pub(super) fn copy(&self, state: &State, cursor: &mut access::Rows<'_>) -> Result<CopiedRows, CollectError> {
         let mut lengths = Lengths::Same { length: 0, count: 0 };
         let rows = collect_into(state, cursor, self.spare.take(), |length| lengths.push(length))?;
         Ok(CopiedRows { rows, lengths })

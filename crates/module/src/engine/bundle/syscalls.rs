@@ -2,8 +2,9 @@
 
 use std::ops::{Bound, Range};
 
-use tine_tables::{IndexId, TableError, TableId, TableRead, TableWriter};
+use tine_tables::{IndexId, TableError, TableId};
 
+use super::super::access::OpenTables;
 use super::super::errors;
 use super::super::raw::{Call, Cx, Exception, JsResult, Value};
 use super::super::tables::{TablesFailure, note, note_table, try_tables, try_write};
@@ -11,6 +12,7 @@ use super::arguments::argument;
 use super::boot::state;
 use super::session::refuse_after_fault;
 use crate::call::SyscallError;
+use crate::isolation::IndexRange;
 
 const BOUND_INCLUDED: u8 = 0;
 const BOUND_EXCLUDED: u8 = 1;
@@ -21,7 +23,7 @@ fn thrown<T>(cx: Cx<'_>, outcome: Result<T, TablesFailure>) -> JsResult<T> {
     outcome.map_err(|failure| failure.throw(cx))
 }
 
-fn with_tables<T>(cx: Cx<'_>, operate: impl FnOnce(&mut TableWriter) -> Result<T, TableError>) -> JsResult<T> {
+fn with_tables<T>(cx: Cx<'_>, operate: impl FnOnce(&mut OpenTables<'_>) -> Result<T, TablesFailure>) -> JsResult<T> {
     thrown(cx, try_tables(cx, operate))
 }
 
@@ -44,7 +46,7 @@ pub(super) fn table_id<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let name = argument(call, 0, "name").text()?;
     let id = with_tables(call.cx, |tables| match tables.schema().table_named(&name) {
         Some(table) => Ok(table.id),
-        None => Err(TableError::NoSuchTable),
+        None => Err(TableError::NoSuchTable.into()),
     })?;
     Ok(number(call.cx, id.get()))
 }
@@ -54,12 +56,12 @@ pub(super) fn index_id<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let name = argument(call, 0, "name").text()?;
     let id = with_tables(call.cx, |tables| match tables.schema().index_named(&name) {
         Some((_, index)) => Ok(index.id),
-        None => Err(TableError::NoSuchIndex),
+        None => Err(TableError::NoSuchIndex.into()),
     })?;
     Ok(number(call.cx, id.get()))
 }
 
-fn check_table(tables: &TableWriter, table: TableId) -> Result<(), TableError> {
+fn check_table(tables: &OpenTables<'_>, table: TableId) -> Result<(), TableError> {
     tables.schema().table(table).map(drop).ok_or(TableError::NoSuchTable)
 }
 
@@ -69,7 +71,7 @@ pub(super) fn table_row_count<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let count = with_tables(call.cx, |tables| {
         check_table(tables, table)?;
         note_table(call.cx, tables, table)?;
-        Ok(tables.row_count(table))
+        tables.row_count(table)
     })?;
     call.cx.big_u64(count)
 }
@@ -92,7 +94,7 @@ pub(super) fn table_scan<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let copied = with_tables(cx, |tables| {
         check_table(tables, table)?;
         note_table(cx, tables, table)?;
-        Ok(iterators.copy(cx.state(), &mut tables.scan(table)))
+        Ok(iterators.copy(cx.state(), &mut tables.scan(table)?))
     })?;
     Ok(number(cx, iterators.begin(cx, copied)?))
 }
@@ -120,17 +122,9 @@ pub(super) fn delete_by_index_point<'js>(call: &Call<'js>) -> JsResult<Value<'js
     Ok(number(cx, thrown(cx, deleted)?))
 }
 
-/// The bounds of a range scan, inside the buffer they came in.
-struct RangeArguments<'b> {
-    prefix: &'b [u8],
-    prefix_columns: usize,
-    start: Bound<&'b [u8]>,
-    end: Bound<&'b [u8]>,
-}
-
 /// Passes the range in the arguments `(index, buf, prefixLen, prefixElems, startLen, endLen)` to `scan`, which must not run
 /// JavaScript.
-fn with_range<T>(call: &Call<'_>, scan: impl FnOnce(&RangeArguments<'_>) -> Result<T, TablesFailure>) -> JsResult<T> {
+fn with_range<T>(call: &Call<'_>, scan: impl FnOnce(IndexRange<'_>) -> Result<T, TablesFailure>) -> JsResult<T> {
     let prefix_columns = argument(call, 3, "prefix elements").u32()? as usize;
     let lengths = [
         argument(call, 2, "prefix length").u32()?,
@@ -142,7 +136,7 @@ fn with_range<T>(call: &Call<'_>, scan: impl FnOnce(&RangeArguments<'_>) -> Resu
         let start = bound(&start)?;
         // A missing end is the start once more: a single value.
         let end = if end.is_empty() { start } else { bound(&end)? };
-        Some(scan(&RangeArguments { prefix: &bytes[prefix], prefix_columns, start, end }))
+        Some(scan(IndexRange { prefix: &bytes[prefix], prefix_columns, start, end }))
     })?;
     thrown(call.cx, scanned.ok_or_else(|| bad_bound(call.cx))?)
 }
@@ -169,9 +163,9 @@ pub(super) fn index_scan_range<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let iterators = &state(cx).iterators;
     let copied = with_range(call, |range| {
         try_tables(cx, |tables| {
-            let RangeArguments { prefix, prefix_columns, start, end } = *range;
+            let IndexRange { prefix, prefix_columns, start, end } = range;
             note(cx, tables, |reads, schema| reads.note_range(schema, index, prefix, prefix_columns, start, end))?;
-            let mut cursor = tables.index_range(index, prefix, prefix_columns, start, end)?;
+            let mut cursor = tables.index_range(index, range)?;
             Ok(iterators.copy(cx.state(), &mut cursor))
         })
     })?;
@@ -181,11 +175,7 @@ pub(super) fn index_scan_range<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
 /// `datastore_delete_by_index_scan_range_bsatn(index, buf, prefixLen, prefixElems, startLen, endLen)`
 pub(super) fn delete_by_index_range<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let (cx, index) = (call.cx, index(call)?);
-    let deleted = with_range(call, |range| {
-        try_write(cx, |tables| {
-            tables.delete_by_index_range(index, range.prefix, range.prefix_columns, range.start, range.end)
-        })
-    })?;
+    let deleted = with_range(call, |range| try_write(cx, |tables| tables.delete_by_index_range(index, range)))?;
     Ok(number(cx, deleted))
 }
 
@@ -194,7 +184,7 @@ fn write<'js>(
     call: &Call<'js>,
     buffer: usize,
     length: u32,
-    write: impl FnOnce(&mut TableWriter, &[u8], &mut Vec<u8>) -> Result<(), TableError>,
+    write: impl FnOnce(&mut OpenTables<'_>, &[u8], &mut Vec<u8>) -> Result<(), TablesFailure>,
 ) -> JsResult<Value<'js>> {
     let cx = call.cx;
     let kept = &cx.state().call.generated;
@@ -213,7 +203,7 @@ fn write<'js>(
 pub(super) fn insert<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let table = table(call)?;
     let length = argument(call, 2, "length").u32()?;
-    write(call, 1, length, |tables, row, generated| tables.insert(table, row, generated).map(drop))
+    write(call, 1, length, |tables, row, generated| tables.insert(table, row, generated))
 }
 
 /// `datastore_update_bsatn(table, index, buf, len)`
@@ -221,7 +211,7 @@ pub(super) fn update<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     let table = table(call)?;
     let index = IndexId::new(argument(call, 1, "index").u32()?);
     let length = argument(call, 3, "length").u32()?;
-    write(call, 2, length, |tables, row, generated| tables.update(table, index, row, generated).map(drop))
+    write(call, 2, length, |tables, row, generated| tables.update(table, index, row, generated))
 }
 
 /// `datastore_delete_all_by_eq_bsatn(table, buf, len)`
