@@ -121,13 +121,23 @@ impl Server {
 
     /// Publishes the bench module as a new database.
     pub fn publish(&self, name: &str) -> anyhow::Result<()> {
-        self.publish_source(name, MODULE)
+        self.publish_with(name, MODULE, PublishOptions::default())
     }
 
     /// Publishes a module as a new database.
     pub fn publish_source(&self, name: &str, source: &str) -> anyhow::Result<()> {
+        self.publish_with(name, source, PublishOptions::default())
+    }
+
+    /// Publishes the bench module as a new database that runs where `isolation` says.
+    pub fn publish_isolated(&self, name: &str, isolation: &str) -> anyhow::Result<()> {
+        let options = PublishOptions { isolation: Some(isolation.to_owned()), ..PublishOptions::default() };
+        self.publish_with(name, MODULE, options)
+    }
+
+    fn publish_with(&self, name: &str, source: &str, options: PublishOptions) -> anyhow::Result<()> {
         let program = source.as_bytes().to_vec();
-        let published = self.http.publish(Some(name), CONTENT_TYPE_TYPESCRIPT, program, PublishOptions::default());
+        let published = self.http.publish(Some(name), CONTENT_TYPE_TYPESCRIPT, program, options);
         let published = published.with_context(|| format!("cannot publish `{name}`\n{}", self.log_tail()))?;
         ensure!(published.created, "`{name}` was there already");
         Ok(())

@@ -277,6 +277,10 @@ pub fn launch(data: &Path, log: &Path, listen: &str, options: &[String]) -> Resu
     if !options.iter().any(|option| option == "--listen") {
         command.args(["--listen", listen]);
     }
+    // The same tests hold wherever modules run.
+    if let Ok(mode) = std::env::var("TINE_TEST_ISOLATION") {
+        command.args(["--isolation", &mode]);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
     clean_environment(&mut command, log.parent().unwrap_or(data));
     // SAFETY: prctl is async-signal-safe and touches no memory of the parent.

@@ -69,12 +69,18 @@ pub fn run(long: bool) -> anyhow::Result<()> {
         whole.env("TINE_TESTS_LONG", "1");
     }
     let whole_passed = process::run_seeing(&mut whole, |line| count.add_line(line))?;
+    // What modules can do, once more with every module in a process of its own.
+    let mut isolated = cargo(&["test", "--package", "tine-tests", "--no-fail-fast"]);
+    isolated.args(["--test", "calls", "--test", "limits", "--test", "features"]);
+    isolated.env("TINE_BINARY", target().join("release/tine")).env("TINE_TEST_ISOLATION", "process");
+    let isolated_passed = process::run_seeing(&mut isolated, |line| count.add_line(line))?;
 
     // A test that skips itself passes as far as cargo knows; it left a note.
     let skipped = fs::read_dir(evidence.join("skipped")).map_or(0, |notes| notes.count());
     count.passed = count.passed.saturating_sub(skipped);
     count.skipped += skipped;
-    let all = units_passed && memory_checked && whole_passed && tidy.is_ok() && count.failed == 0;
+    let checked = units_passed && memory_checked && whole_passed && isolated_passed;
+    let all = checked && tidy.is_ok() && count.failed == 0;
     println!();
     println!("every test took {} s", started.elapsed().as_secs());
     if !all && count.failed == 0 {

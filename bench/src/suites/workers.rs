@@ -1,9 +1,10 @@
 //! Suite `workers`: sandboxed worker processes, beside the design that is common for them ([`baseline`]).
 //!
 //! Both sides run in this process on the same tokio runtime of two threads, and answer with a page of 8 KiB, also to pings. Rounds of
-//! both sides alternate.
+//! both sides alternate. Isolated modules ([`isolated`]) are measured in a server.
 
 pub mod baseline;
+mod isolated;
 mod measured;
 #[path = "../../../crates/sandbox/examples/page_redo/redo.rs"]
 mod redo;
@@ -17,6 +18,7 @@ use crate::{
     Plan,
     peers::Peer,
     report::{Case, Reporter, Target, median},
+    server::Server,
 };
 use measured::Worker;
 
@@ -97,7 +99,14 @@ impl Request {
 /// Runs the suite on a runtime of its own, since its cases keep both threads busy.
 pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let results = runtime.block_on(measure(plan.rounds, plan.round, reporter))?;
+    let mut results = runtime.block_on(measure(plan.rounds, plan.round, reporter))?;
+    let server = Server::start(&plan.binary)?;
+    for number in 0..plan.rounds {
+        reporter.progress(&format!("workers: isolated modules, round {} of {}", number + 1, plan.rounds));
+        let ratio = runtime.block_on(isolated::ratio(&server, number, plan.round))?;
+        results.add("isolated_reducer_ratio", "ratio", ratio, None, Target::AtLeast(0.35));
+    }
+    server.stop()?;
     for (case, unit, ours, theirs, target) in results.cases {
         let peer = (!theirs.is_empty()).then(|| Peer { name: BASELINE, value: median(&theirs) });
         reporter.record(Case { suite: SUITE, case, value: median(&ours), unit, peer, target })?;

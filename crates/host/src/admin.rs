@@ -7,7 +7,6 @@ use tine_store::{ForkId, Lsn};
 use tine_tables::SchemaError;
 use tine_types::Identity;
 
-use crate::HostError;
 use crate::client::{Actor, Requester};
 use crate::database::Database;
 use crate::handle::ForkHandle;
@@ -17,6 +16,7 @@ use crate::module::ActiveModule;
 use crate::names::split_address;
 use crate::plan::{PublishPlan, UpdatePlan};
 use crate::publish::{ClientPolicy, PublishJob, new_schema, planned_schema, schedules_follow};
+use crate::{HostError, IsolationMode};
 
 /// A module to be published.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,8 @@ pub struct PublishRequest {
     pub clear: bool,
     /// What may happen to connected clients. A clear closes their connections in any case.
     pub policy: ClientPolicy,
+    /// Where the module is to run; `None`: as before, or where the server says.
+    pub isolation: Option<IsolationMode>,
 }
 
 /// What a publish did.
@@ -57,12 +59,15 @@ impl Host {
         actor: &Actor,
         request: PublishRequest,
     ) -> Result<Published, HostError> {
+        self.shared().instances.check_isolation(request.isolation)?;
         match address.map(|address| (address, self.resolve(address))) {
-            Some((address, Ok(_))) if request.clear => self.publish_cleared(address, actor, request.program),
+            Some((address, Ok(_))) if request.clear => {
+                self.publish_cleared(address, actor, request.program, request.isolation)
+            }
             Some((_, Ok(handle))) => self.publish_update(&handle, actor, request),
-            Some((address, Err(HostError::NotFound(_)))) => self.publish_new(Some(address), actor, request.program),
+            Some((address, Err(HostError::NotFound(_)))) => self.publish_new(Some(address), actor, request),
             Some((_, Err(error))) => Err(error),
-            None => self.publish_new(None, actor, request.program),
+            None => self.publish_new(None, actor, request),
         }
     }
 
@@ -97,7 +102,7 @@ impl Host {
                 database.program(fork)?
             }
         };
-        self.publish_cleared(address, actor, program)
+        self.publish_cleared(address, actor, program, None)
     }
 
     pub(crate) fn compile(&self, program: &[u8]) -> Result<Arc<CompiledModule>, HostError> {
@@ -113,13 +118,14 @@ impl Host {
     ) -> Result<Published, HostError> {
         self.authorize(&handle.database, actor, "update database")?;
         let compiled = self.compile(&request.program)?;
-        let PublishRequest { program, policy, .. } = request;
-        let job = PublishJob { compiled, program, first: None, policy, publisher: requester(actor) };
+        let PublishRequest { program, policy, isolation, .. } = request;
+        let job = PublishJob { compiled, program, first: None, policy, isolation, publisher: requester(actor) };
         let lsn = publish_on_lane(handle, job)?;
         Ok(published(handle, lsn, false))
     }
 
-    fn publish_new(&self, name: Option<&str>, actor: &Actor, program: Vec<u8>) -> Result<Published, HostError> {
+    fn publish_new(&self, name: Option<&str>, actor: &Actor, request: PublishRequest) -> Result<Published, HostError> {
+        let PublishRequest { program, isolation, .. } = request;
         if let Some((_, fork)) = name.and_then(|name| name.split_once('@')) {
             return Err(HostError::NotFound(format!("{}@{fork}", name.map_or("", |name| split_address(name).0))));
         }
@@ -129,14 +135,21 @@ impl Host {
         let compiled = self.compile(&program)?;
         let mut lsn = Lsn::new(0);
         let database = self.create_with(self.create_row(name, actor.identity), |database| {
-            lsn = publish_first(database, ForkId::MAIN, ForkId::MAIN, actor, compiled, program)?;
+            let program = FirstProgram { compiled, program, isolation };
+            lsn = publish_first(database, ForkId::MAIN, ForkId::MAIN, actor, program)?;
             Ok(())
         })?;
         let handle = ForkHandle { fork: database.fork(ForkId::MAIN)?, database };
         Ok(published(&handle, lsn, true))
     }
 
-    fn publish_cleared(&self, address: &str, actor: &Actor, program: Vec<u8>) -> Result<Published, HostError> {
+    fn publish_cleared(
+        &self,
+        address: &str,
+        actor: &Actor,
+        program: Vec<u8>,
+        isolation: Option<IsolationMode>,
+    ) -> Result<Published, HostError> {
         let (database, fork) = self.locate(address)?;
         self.authorize(&database, actor, "reset database")?;
         let compiled = self.compile(&program)?;
@@ -147,15 +160,23 @@ impl Host {
         let before = database.fork(fork)?;
         let staged = database.stage(fork, None)?;
         let run_on = schedules_follow(before.schedules_run(), before.schedules_run_on(), staged.id);
+        let isolation = isolation.or(before.module().isolation);
         drop(before);
         let mut lsn = Lsn::new(0);
         self.replace(&database, fork, &staged, || {
-            lsn = publish_first(&database, staged.id, run_on, actor, compiled, program)?;
+            lsn = publish_first(&database, staged.id, run_on, actor, FirstProgram { compiled, program, isolation })?;
             Ok(())
         })?;
         let handle = ForkHandle { fork: database.fork(staged.id)?, database };
         Ok(published(&handle, lsn, false))
     }
+}
+
+/// What a fork begins with.
+struct FirstProgram {
+    compiled: Arc<CompiledModule>,
+    program: Vec<u8>,
+    isolation: Option<IsolationMode>,
 }
 
 /// Publishes the first module of a fork that has none and runs its `init`.
@@ -164,15 +185,15 @@ fn publish_first(
     fork: ForkId,
     schedules_run_on: ForkId,
     actor: &Actor,
-    compiled: Arc<CompiledModule>,
-    program: Vec<u8>,
+    first: FirstProgram,
 ) -> Result<Lsn, HostError> {
+    let FirstProgram { compiled, program, isolation } = first;
     let schema = new_schema(&database.store, &compiled, None)?;
-    let module = Arc::new(ActiveModule::new(compiled.clone(), schema)?);
+    let module = Arc::new(ActiveModule::new(compiled.clone(), schema)?.isolated(isolation));
     let fork = database.start_first(fork, module.clone(), schedules_run_on)?;
     let handle = ForkHandle { database: database.clone(), fork };
     let policy = ClientPolicy::default();
-    let job = PublishJob { compiled, program, first: Some(module), policy, publisher: requester(actor) };
+    let job = PublishJob { compiled, program, first: Some(module), policy, isolation, publisher: requester(actor) };
     publish_on_lane(&handle, job)
 }
 

@@ -48,6 +48,9 @@ pub enum HostError {
     /// The module's tables are invalid or cannot be reached from the present ones.
     #[error("{0}")]
     Schema(#[from] SchemaError),
+    /// A module is to run in a process of its own, and there are none.
+    #[error("this server starts no worker processes, so it cannot run a module with isolation `process`")]
+    NoWorkers,
     /// The `init` reducer of a new database failed.
     #[error("the init reducer failed: {0}")]
     InitFailed(String),
@@ -216,6 +219,7 @@ impl HostError {
             HostError::Locked(_) => "TN0635",
             HostError::TooManyNames(_) => "TN0636",
             HostError::View(_) => "TN0637",
+            HostError::NoWorkers => "TN0639",
             HostError::NeverConfirmed => "TN0612",
             HostError::DirectoryInUse(_) => "TN0613",
             HostError::WrongVersion { .. } => "TN0614",

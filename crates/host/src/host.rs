@@ -24,6 +24,7 @@ use crate::handle::ForkHandle;
 use crate::housekeeping::Housekeeping;
 use crate::http;
 use crate::instances::Instances;
+use crate::isolation::InstanceMaker;
 use crate::metrics::Metrics;
 use crate::module::ModuleCache;
 use crate::names::{MAIN, fork_identity, split_address};
@@ -184,7 +185,8 @@ impl Host {
         let procedures = ProcedurePool::start(&env, options.procedure_threads, metrics.clone())?;
         let scheduler = Scheduler::start(&env)?;
         let memory_max = options.instances_memory_max;
-        let instances = Instances::start(&env, options.instance_limits.clone(), memory_max, metrics.clone())?;
+        let maker = InstanceMaker::new(options.instance_limits.clone(), options.isolation, options.sandbox.clone())?;
+        let instances = Instances::start(&env, maker, memory_max, metrics.clone())?;
         let modules = ModuleCache::new(code_cache::open(&env, &directory), metrics.clone());
         let http = http::Client::new(options.http_allow.clone());
         let shared = Arc::new(HostShared {

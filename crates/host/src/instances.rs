@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tine_base::Env;
-use tine_module::{CompiledModule, Instance, Limits};
+use tine_module::{CompiledModule, Instance};
 
-use crate::HostError;
 use crate::fork::Fork;
+use crate::isolation::InstanceMaker;
 use crate::metrics::Metrics;
 use crate::module::ActiveModule;
+use crate::{HostError, IsolationMode};
 
 /// Spares kept per module and schema: one for the next fork's lane and one for its first procedure or the fork after it. Each costs
 /// one to two megabytes.
@@ -104,7 +105,7 @@ impl HeapWatch {
 struct Shared {
     state: Mutex<State>,
     wanted_or_stop: Condvar,
-    limits: Limits,
+    maker: InstanceMaker,
     memory_max: usize,
     metrics: Arc<Metrics>,
 }
@@ -118,12 +119,12 @@ pub(crate) struct Instances {
 impl Instances {
     pub fn start(
         env: &Arc<dyn Env>,
-        limits: Limits,
+        maker: InstanceMaker,
         memory_max: usize,
         metrics: Arc<Metrics>,
     ) -> Result<Self, HostError> {
         let shared =
-            Arc::new(Shared { state: Mutex::default(), wanted_or_stop: Condvar::new(), limits, memory_max, metrics });
+            Arc::new(Shared { state: Mutex::default(), wanted_or_stop: Condvar::new(), maker, memory_max, metrics });
         let refilled = shared.clone();
         let thread = env
             .spawn("tine-spares", Box::new(move || refilled.refill()))
@@ -143,6 +144,16 @@ impl Instances {
         };
         self.shared.make_room(fork, instance.memory_bytes());
         Ok(instance)
+    }
+
+    /// An instance that belongs to no fork and does not count against the budget.
+    pub fn make(&self, module: &ActiveModule) -> Result<Instance, HostError> {
+        self.shared.maker.make(module)
+    }
+
+    /// Whether modules that ask for this can run here.
+    pub fn check_isolation(&self, asked: Option<IsolationMode>) -> Result<(), HostError> {
+        self.shared.maker.check(asked)
     }
 
     /// Sees to it that the module has spares soon.
@@ -179,7 +190,7 @@ impl Drop for Instances {
 impl Shared {
     fn build(&self, module: &ActiveModule) -> Result<Instance, HostError> {
         let started = Instant::now();
-        let instance = module.compiled.instantiate(&module.schema, &self.limits)?;
+        let instance = self.maker.make(module)?;
         self.metrics.instances_loaded.add(1);
         self.metrics.instance_load_ns.add_duration(started.elapsed());
         self.metrics.instance_memory_bytes.set(i64::try_from(instance.memory_bytes()).unwrap_or(i64::MAX));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tine_store::{ForkId, KeyspaceId, Read, Writer};
 use tine_tables::DatabaseSchema;
 
-use crate::HostError;
+use crate::{HostError, IsolationMode};
 
 /// Below the store's first allocated keyspace.
 pub(crate) const META: KeyspaceId = KeyspaceId::new(1);
@@ -15,6 +15,8 @@ const PROGRAM: &[u8] = b"program";
 const SCHEMA: &[u8] = b"schema";
 /// How many rows a query of others than the owner may look at, as `u64`; no row, no limit.
 const ROW_LIMIT: &[u8] = b"row-limit";
+/// Where the module runs, by the name of the mode; no row, where the server says.
+const ISOLATION: &[u8] = b"isolation";
 /// The id of the fork whose schedules run. A new fork inherits the row but has another id, so its schedules are paused (G10).
 const SCHEDULES_RUN_ON: &[u8] = b"schedules-run-on";
 
@@ -22,6 +24,7 @@ pub(crate) struct Meta {
     pub program: Vec<u8>,
     pub schema: Arc<DatabaseSchema>,
     pub schedules_run_on: ForkId,
+    pub isolation: Option<IsolationMode>,
 }
 
 impl Meta {
@@ -35,7 +38,9 @@ impl Meta {
         let schema = row(SCHEMA)?.ok_or(HostError::Damaged("schema"))?;
         let schema = DatabaseSchema::decode(&schema).map_err(|_| HostError::Damaged("schema"))?;
         let schedules_run_on = Meta::read_schedules_run_on(version)?.ok_or(HostError::Damaged("schedule state"))?;
-        Ok(Some(Meta { program, schema: Arc::new(schema), schedules_run_on }))
+        let isolation = row(ISOLATION)?.map(|name| std::str::from_utf8(&name).ok()?.parse().ok());
+        let isolation = isolation.map(|mode| mode.ok_or(HostError::Damaged("isolation"))).transpose()?;
+        Ok(Some(Meta { program, schema: Arc::new(schema), schedules_run_on, isolation }))
     }
 
     /// On which fork the schedules of a version run; `None` before the first publish.
@@ -68,8 +73,10 @@ impl Meta {
 
     /// Writes the rows into the open transaction of `writer`.
     pub fn write(&self, writer: &mut Writer) -> Result<(), HostError> {
-        let rows: [(&[u8], &[u8]); 2] = [(PROGRAM, &self.program), (SCHEMA, &self.schema.encode())];
-        for (key, value) in rows {
+        let schema = self.schema.encode();
+        let isolation = self.isolation.map(|mode| (ISOLATION, mode.name().as_bytes()));
+        let rows: [(&[u8], &[u8]); 2] = [(PROGRAM, &self.program), (SCHEMA, &schema)];
+        for (key, value) in rows.into_iter().chain(isolation) {
             writer.put(META, key, value).map_err(|error| HostError::Table(error.into()))?;
         }
         Meta::write_schedules_run_on(writer, self.schedules_run_on)

@@ -14,9 +14,9 @@ use tine_types::AlgebraicType;
 use tine_types::module_def::{HttpMethod, LifecycleEvent, MethodOrAny, ModuleDef, ViewDef, Visibility};
 use tine_types::{ProductType, ProductTypeElement};
 
-use crate::HostError;
 use crate::instances::SpareKey;
 use crate::metrics::Metrics;
+use crate::{HostError, IsolationMode};
 
 /// One function of a module, ready to be called.
 pub(crate) struct Function<Index> {
@@ -34,6 +34,8 @@ pub(crate) struct Function<Index> {
 pub struct ActiveModule {
     pub(crate) compiled: Arc<CompiledModule>,
     pub(crate) schema: Arc<DatabaseSchema>,
+    /// Where it runs, if the version says so.
+    pub(crate) isolation: Option<IsolationMode>,
     /// Which rows others than the owner see.
     pub(crate) rules: RowRules,
     pub(crate) reducers: HashMap<Box<str>, Arc<Function<ReducerIndex>>>,
@@ -135,8 +137,14 @@ impl ActiveModule {
             routes,
             schema,
             compiled,
+            isolation: None,
             spare_key: OnceLock::new(),
         })
+    }
+
+    /// The same module, to run where a version says.
+    pub(crate) fn isolated(self, isolation: Option<IsolationMode>) -> Self {
+        ActiveModule { isolation, ..self }
     }
 
     /// Whether there are any views.
@@ -223,6 +231,7 @@ impl ActiveModule {
         *self.spare_key.get_or_init(|| {
             let mut hasher = blake3::Hasher::new();
             hasher.update(self.hash()).update(&self.schema.encode());
+            hasher.update(self.isolation.map_or("", IsolationMode::name).as_bytes());
             SpareKey(*hasher.finalize().as_bytes())
         })
     }

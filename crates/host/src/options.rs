@@ -1,14 +1,16 @@
 //! Settings of the host and their defaults.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tine_base::cpu;
 use tine_lanes::{LaneOptions, Sabotage};
 use tine_module::Limits;
 use tine_query::SelectLimits;
+use tine_sandbox::Sandbox;
 
-use crate::HttpRule;
+use crate::{HttpRule, IsolationMode};
 
 /// Requests of one connection that may be received and not yet handled; the peer's number.
 pub(crate) const CLIENT_REQUESTS_MAX: usize = 16_384;
@@ -55,6 +57,11 @@ pub struct HostOptions {
     pub instances_memory_max: usize,
     /// Where procedures may send HTTP requests; nowhere by default. On a fork whose schedules are paused nothing is sent (G10).
     pub http_allow: Vec<HttpRule>,
+    /// Starts the worker processes of isolated modules, whose program has [`tine_module::isolation::ENTRY`] among its entries. Without it
+    /// such modules are refused.
+    pub sandbox: Option<Arc<Sandbox>>,
+    /// Where modules run that do not say it themselves.
+    pub isolation: IsolationMode,
     /// Breaks the order of requests on purpose: tests prove with it that they would notice.
     #[doc(hidden)]
     pub sabotage: Sabotage,
@@ -76,6 +83,8 @@ impl HostOptions {
             procedure_threads: 2,
             instances_memory_max: INSTANCES_MEMORY_MAX,
             http_allow: Vec::new(),
+            sandbox: None,
+            isolation: IsolationMode::default(),
             sabotage: Sabotage::None,
         }
         .with_cores(cpu::budget().cores.get())

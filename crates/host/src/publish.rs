@@ -17,7 +17,7 @@ use crate::module::ActiveModule;
 use crate::plan::{PlanStep, UpdatePlan};
 use crate::record::{CallKind, CallParts, Record};
 use crate::worker::{ForkWorker, Invocation};
-use crate::{CallFailure, HostError};
+use crate::{CallFailure, HostError, IsolationMode};
 
 /// What a publish may do to connected clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(crate) struct PublishJob {
     /// The module with its schema when the version has none yet: then `init` runs.
     pub first: Option<Arc<ActiveModule>>,
     pub policy: ClientPolicy,
+    /// Where it is to run; `None`: as before.
+    pub isolation: Option<IsolationMode>,
     pub publisher: Requester,
 }
 
@@ -51,7 +53,8 @@ impl ForkWorker {
             Some(module) => (module.clone(), None),
             None => {
                 let schema = new_schema(&self.fork.store, &job.compiled, Some(&previous_module.schema))?;
-                let module = Arc::new(ActiveModule::new(job.compiled.clone(), schema)?);
+                let isolation = job.isolation.or(previous_module.isolation);
+                let module = Arc::new(ActiveModule::new(job.compiled.clone(), schema)?.isolated(isolation));
                 let plan = UpdatePlan::between(self.fork.identity, &previous_module, &module);
                 check_policy(&plan, &job.policy)?;
                 (module, Some(plan))
@@ -99,7 +102,7 @@ impl ForkWorker {
             let migrated = tine_tables::migrate(self.tables_mut().writer_mut(), previous, &module.schema);
             migrated.map_err(migration_error)?;
         }
-        let meta = Meta { program, schema: module.schema.clone(), schedules_run_on };
+        let meta = Meta { program, schema: module.schema.clone(), schedules_run_on, isolation: module.isolation };
         meta.write(self.tables_mut().writer_mut())?;
         if let (Some(_), Some(init)) = (&job.first, &module.init) {
             let executed = self.execute(

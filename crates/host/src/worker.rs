@@ -574,6 +574,7 @@ fn public_message(error: &CallError) -> &'static str {
         CallError::ReturnedPromise { .. } => "the function returned a promise: reducers and procedures cannot be async",
         CallError::Interrupted { .. } => "the call was interrupted",
         CallError::NoSuchFunction => "the module has no such function",
+        CallError::Worker(_) => "the process that ran the call failed",
         _ => "The instance encountered a fatal error.",
     }
 }

@@ -90,7 +90,7 @@ fn setup_with(code: &str, change: impl FnOnce(&mut HostOptions)) -> Setup {
 }
 
 fn publish(host: &Host, code: &str) {
-    let request = PublishRequest { program: program(code), clear: false, policy: Default::default() };
+    let request = PublishRequest { program: program(code), ..PublishRequest::default() };
     host.publish(Some("db"), &actor(), request).unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -389,7 +389,7 @@ fn a_publish_tells_subscribers_how_views_differ_now() {
 fn a_plan_names_views_and_a_view_with_other_rows_needs_consent() {
     let setup = setup(VIEWS);
     let renamed = VIEWS.replace("Name = t.row(\"Name\", { id:", "Name = t.row(\"Name\", { key:");
-    let request = PublishRequest { program: program(&renamed), clear: false, policy: Default::default() };
+    let request = PublishRequest { program: program(&renamed), ..PublishRequest::default() };
     let refused = setup.host.publish(Some("db"), &actor(), request).expect_err("clients could not read it").to_string();
     assert!(refused.contains("view `grown_up`"), "{refused}");
     let more = format!("{VIEWS}{}", HTTP.replace("export const routes", "export const more = db.anonymousView({ public: true }, t.array(person.rowType), () => []);\nexport const routes"));

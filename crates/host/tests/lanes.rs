@@ -133,7 +133,7 @@ fn setup(change: impl FnOnce(&mut HostOptions)) -> Setup {
     let env = Arc::new(Breakable::default());
     let host = Host::open(options, env.clone()).expect("opens");
     let program = SourceBundle::single("index.ts", MODULE).encode();
-    let request = PublishRequest { program, clear: false, policy: Default::default() };
+    let request = PublishRequest { program, ..PublishRequest::default() };
     host.publish(Some("db"), &actor(), request).expect("published");
     Setup { host, env, _directory: directory }
 }
@@ -369,11 +369,8 @@ fn ordered_reads_of_one_fork_run_together() {
     // A module without hooks, whose statements are reads.
     let setup = setup(|options| options.lane_threads = 4);
     let program = MODULE.replace("export const connected = db.clientConnected(() => {});", "");
-    let request = PublishRequest {
-        program: SourceBundle::single("index.ts", program).encode(),
-        clear: false,
-        policy: Default::default(),
-    };
+    let request =
+        PublishRequest { program: SourceBundle::single("index.ts", program).encode(), ..PublishRequest::default() };
     setup.host.publish(Some("plain"), &actor(), request).expect("published");
     let fork = setup.host.resolve("plain").expect("found");
     for number in 0..400 {

@@ -82,7 +82,7 @@ impl Setup {
     fn new() -> Setup {
         let directory = tempfile::tempdir().expect("a directory");
         let host = Host::open(HostOptions::new(directory.path().to_owned()), Arc::new(SystemEnv)).expect("opens");
-        let request = PublishRequest { program: bank(RULES), clear: false, policy: Default::default() };
+        let request = PublishRequest { program: bank(RULES), ..PublishRequest::default() };
         host.publish(Some("db"), &actor(), request).expect("published");
         Setup { host, directory }
     }

@@ -282,7 +282,7 @@ fn host_status(error: &HostError) -> StatusCode {
         | HostError::TooLargeToCompare { .. }
         | HostError::Query(_)
         | HostError::View(_) => StatusCode::BAD_REQUEST,
-        HostError::Closed | HostError::Stopped { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        HostError::Closed | HostError::NoWorkers | HostError::Stopped { .. } => StatusCode::SERVICE_UNAVAILABLE,
         HostError::Overloaded(_) => StatusCode::TOO_MANY_REQUESTS,
         HostError::Store(error)
         | HostError::Fork(ForkError::Store(error))

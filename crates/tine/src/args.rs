@@ -231,6 +231,9 @@ pub struct ServeArgs {
         hide_env_values = true
     )]
     pub allow_http: Vec<tine_host::HttpRule>,
+    /// Where modules run that were published without `--isolation`: `process` or `in-process`
+    #[arg(long, value_name = "MODE", env = "TINE_ISOLATION", hide_env_values = true, default_value_t)]
+    pub isolation: tine_host::IsolationMode,
     #[command(flatten)]
     pub log: crate::commands::logging::LogArgs,
 }
@@ -261,6 +264,10 @@ pub struct PublishArgs {
     /// Give up all data of the database or fork and start over; forks made from it stay
     #[arg(long, conflicts_with = "dry_run")]
     pub clear: bool,
+    /// Where the module runs from now on: `process` gives each instance a locked-in process of its own, `in-process` is the fastest
+    /// [default: as before, or what the server was started with]; forks inherit it
+    #[arg(long, value_name = "MODE", conflicts_with = "dry_run")]
+    pub isolation: Option<tine_host::IsolationMode>,
 }
 
 /// `tine call`

@@ -38,7 +38,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // A zygote of the server has nothing to do with the command line, and must stay small.
-    tine_sandbox::init(&[]);
+    tine_sandbox::init(&[tine_module::isolation::ENTRY]);
     let cli = Cli::parse_from(arguments());
     let output = Output::new(cli.global.form.unwrap_or(if cli.global.json { Format::Json } else { Format::Table }));
     match run(cli, &output) {

@@ -95,7 +95,7 @@ impl Session {
         std::fs::create_dir_all(&directory).expect("the folder can be made");
         let host = Host::open(HostOptions::new(directory.clone()), Arc::new(SystemEnv)).expect("opens");
         let actor = Actor { identity: Identity::from_le_bytes([7; 32]), is_admin: true };
-        let request = PublishRequest { program, clear: false, policy: Default::default() };
+        let request = PublishRequest { program, ..PublishRequest::default() };
         host.publish(Some("oracle"), &actor, request).unwrap_or_else(|error| panic!("{error}\n{}", schema.source()));
         let fork = host.resolve("oracle").expect("found");
         let (caller, mut follower) = (Client::connect(&fork, 1), Client::connect(&fork, 2));

@@ -227,6 +227,7 @@ impl Host {
             first: None,
             // Nobody is connected, so that whatever the plan says of clients is agreed to.
             policy: ClientPolicy::BreakClients { token },
+            isolation: None,
             publisher: crate::client::Requester { identity: actor.identity, jwt_payload: None },
         };
         let reply = handle.ask(|reply| crate::jobs::Job::Publish { job: Box::new(job), reply })?;

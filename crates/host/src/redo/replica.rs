@@ -152,7 +152,7 @@ impl Replica {
         };
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            None => self.instantiate().map_err(|error| failure(&error))?,
+            None => self.host.instances.make(&self.module).map_err(|error| failure(&error))?,
         };
         let context = CallContext {
             sender: session.map_or(self.database, |session| session.caller),
@@ -172,10 +172,6 @@ impl Replica {
             tine_module::CallError::User(text) => Failure { code: user_code(), message: text },
             error => Failure { code: error.code(), message: error.to_string() },
         })
-    }
-
-    fn instantiate(&self) -> Result<Instance, HostError> {
-        Ok(self.module.compiled.instantiate(&self.module.schema, &self.host.options.instance_limits)?)
     }
 
     /// Runs a recorded call like [`Replica::execute`]. If the record says that the row of a one-shot schedule went with it, so it does here.
@@ -266,7 +262,7 @@ fn failure(error: &HostError) -> Failure {
 
 pub(super) fn module_of(host: &HostShared, meta: &Meta) -> Result<Arc<ActiveModule>, HostError> {
     let compiled = host.modules.compile(&meta.program, &host.options.instance_limits)?;
-    Ok(Arc::new(ActiveModule::new(compiled, meta.schema.clone())?))
+    Ok(Arc::new(ActiveModule::new(compiled, meta.schema.clone())?.isolated(meta.isolation)))
 }
 
 /// What the syscalls of a call that runs again act on. What it logs was logged when it ran first, and what it asked to be run was

@@ -55,7 +55,14 @@ async fn publish_to(
     let policy = client_policy(&parameters)?;
     let program = read_program(&shared, &parameters, &headers, body).await?;
     let actor = identified.actor();
-    let request = PublishRequest { program, clear, policy };
+    let isolation = match parameters.get("isolation").map(str::parse) {
+        None => None,
+        Some(Ok(mode)) => Some(mode),
+        Some(Err(_)) => {
+            return Err(RequestError::BadParameter { name: "isolation", expected: "in-process or process" });
+        }
+    };
+    let request = PublishRequest { program, clear, policy, isolation };
     let published = shared
         .blocking(move |host| host.publish(name.as_deref(), &actor, request).map_err(RequestError::Publish))
         .await?;

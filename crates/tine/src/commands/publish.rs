@@ -71,7 +71,8 @@ pub fn run(context: &Context, args: &PublishArgs) -> Result<(), Failure> {
 
 fn publish(context: &Context, args: &PublishArgs, bundle: &SourceBundle) -> Result<Published, Failure> {
     let send = |break_clients: Option<String>| {
-        let options = PublishOptions { clear: args.clear, break_clients };
+        let options =
+            PublishOptions { clear: args.clear, break_clients, isolation: args.isolation.map(|mode| mode.to_string()) };
         context.http.publish(Some(&args.database), CONTENT_TYPE_SOURCE, bundle.encode(), options)
     };
     let error = match send(None) {

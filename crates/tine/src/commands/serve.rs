@@ -55,6 +55,8 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(),
     options.host.call_log = !args.no_call_log;
     options.trusted_issuers = args.trusted_issuers.clone();
     options.sandbox = sandbox.clone();
+    options.host.sandbox = sandbox.clone();
+    options.host.isolation = args.isolation;
     options.host.http_allow = args.allow_http.clone();
     if let Some(folder) = &args.static_dir {
         let pages = tine_server::read_directory(folder, STATIC_PATH);

@@ -62,6 +62,8 @@ pub struct PublishOptions {
     pub clear: bool,
     /// The token of a plan ([`HttpClient::pre_publish`]) that breaks connected clients, which are then disconnected.
     pub break_clients: Option<String>,
+    /// Where the module is to run, `in-process` or `process`; `None`: as before, or where the server says.
+    pub isolation: Option<String>,
 }
 
 /// An older version of a fork.
@@ -176,12 +178,14 @@ impl HttpClient {
             Some(name) => (Method::PUT, database_path(name, "")),
             None => (Method::POST, "/v1/database".to_owned()),
         };
-        if options.clear {
-            path.push_str("?clear=true");
-        }
+        let mut parameters = Vec::new();
+        parameters.extend(options.clear.then(|| "clear=true".to_owned()));
         if let Some(token) = &options.break_clients {
-            path.push(if options.clear { '&' } else { '?' });
-            path.push_str(&format!("policy=BreakClients&token={}", encode_segment(token)));
+            parameters.push(format!("policy=BreakClients&token={}", encode_segment(token)));
+        }
+        parameters.extend(options.isolation.map(|mode| format!("isolation={}", encode_segment(&mode))));
+        if !parameters.is_empty() {
+            path.push_str(&format!("?{}", parameters.join("&")));
         }
         self.send(method, &path, Some((content_type, program)))?.success()?.published()
     }
