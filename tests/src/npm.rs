@@ -13,7 +13,7 @@ use crate::{command::run_within, root, target};
 const BUNDLING: Duration = Duration::from_secs(60);
 
 /// Scripts of `tests/npm`. Node resolves packages from where a script lies.
-const SCRIPTS: [&str; 5] = ["bindings.mjs", "bundle.mjs", "bundle_app.mjs", "codecs.mjs", "sdk.mjs"];
+const SCRIPTS: [&str; 6] = ["bindings.mjs", "bundle.mjs", "bundle_app.mjs", "codecs.mjs", "sdk.mjs", "world_state.mjs"];
 
 /// The folder with the installed packages and the scripts of `tests/npm`; what is missing, in words.
 ///

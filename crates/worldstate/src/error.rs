@@ -177,7 +177,8 @@ pub enum WorldError {
     #[error("{0}")]
     NoCheckpoint(&'static str),
     /// The directory to copy to holds something already.
-    #[error("mdb_env_copy2: 17 - File exists")]
+    // The line break is part of what clients are told there.
+    #[error("mdb_env_copy2: 17 - File exists\n")]
     CopyExists,
     /// The copy could not be written.
     #[error("the copy failed: {0}")]

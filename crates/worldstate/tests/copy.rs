@@ -66,7 +66,7 @@ fn copies_open_again() {
         assert_eq!(copy(&mut client, &place(name), &compact), Ok(json!({})));
         assert_eq!(
             copy(&mut client, &place(name), &compact),
-            Err("mdb_env_copy2: 17 - File exists".to_owned()),
+            Err("mdb_env_copy2: 17 - File exists\n".to_owned()),
             "{name} a second time"
         );
         assert_holds(&place(name), &place("copy.sock"), &expected);
