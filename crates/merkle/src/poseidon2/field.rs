@@ -72,7 +72,14 @@ const fn subtract(a: Limbs, b: Limbs) -> (Limbs, bool) {
 #[inline(always)]
 pub(crate) const fn reduce_once(a: Limbs, bound: Limbs) -> Limbs {
     let (reduced, borrow) = subtract(a, bound);
-    if borrow { a } else { reduced }
+    // A mask and not a choice: of a hash's hundreds, about half go either way, which no branch predictor guesses.
+    let kept = (borrow as u64).wrapping_neg();
+    [
+        reduced[0] ^ (kept & (a[0] ^ reduced[0])),
+        reduced[1] ^ (kept & (a[1] ^ reduced[1])),
+        reduced[2] ^ (kept & (a[2] ^ reduced[2])),
+        reduced[3] ^ (kept & (a[3] ^ reduced[3])),
+    ]
 }
 
 /// The sum of two numbers below 2p, below 2p.
