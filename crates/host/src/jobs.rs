@@ -15,6 +15,7 @@ use crate::client::{CallArguments, CallReturn, ClientInfo, ClientSink, CloseReas
 use crate::clients::ClientKey;
 use crate::forks::ForkMade;
 use crate::http::{HttpAnswer, HttpCall};
+use crate::local::{LocalRead, LocalReply, LocalWrite, RowForm};
 use crate::procedures::{ProcedureReply, ProcedureTask, Work};
 use crate::publish::PublishJob;
 use crate::record::CallKind;
@@ -68,6 +69,20 @@ pub(crate) enum Job {
         deadline: Instant,
         reply: ReplyTo<SqlRows>,
     },
+    /// A local program's read.
+    LocalRead {
+        form: RowForm,
+        read: LocalRead,
+        reply: ReplyTo<LocalReply>,
+    },
+    /// A local program's write.
+    LocalWrite {
+        requester: Requester,
+        form: RowForm,
+        write: LocalWrite,
+        deadline: Instant,
+        reply: ReplyTo<LocalReply>,
+    },
     CreateFork {
         options: ForkOptions,
         /// Whether the reply lists the connected clients.
@@ -114,7 +129,7 @@ impl Drop for Share {
 impl Job {
     pub fn class(&self) -> Class {
         match self {
-            Job::Query { .. } | Job::Sql { alone: false, .. } => Class::Read,
+            Job::Query { .. } | Job::Sql { alone: false, .. } | Job::LocalRead { .. } => Class::Read,
             _ => Class::Write,
         }
     }
@@ -128,6 +143,7 @@ impl Job {
             Job::Http { call, .. } => call.body.len() + call.uri.len(),
             Job::Sql { text, .. } => text.len(),
             Job::Publish { job, .. } => job.program.len(),
+            Job::LocalWrite { write, .. } => write.bytes(),
             _ => 0,
         }
     }
@@ -136,6 +152,7 @@ impl Job {
     pub fn deadline(&self) -> Option<Instant> {
         match self {
             Job::Call { deadline, .. } | Job::Sql { deadline, .. } | Job::Http { deadline, .. } => Some(*deadline),
+            Job::LocalWrite { deadline, .. } => Some(*deadline),
             _ => None,
         }
     }
@@ -152,6 +169,7 @@ impl Job {
             Job::Call { reply, .. } => answer(reply, error),
             Job::Sql { reply, .. } => answer(reply, error),
             Job::Http { reply, .. } => answer(reply, error),
+            Job::LocalRead { reply, .. } | Job::LocalWrite { reply, .. } => answer(reply, error),
             Job::CreateFork { reply, .. } => answer(reply, error),
             Job::DisconnectInherited { reply, .. } => answer(reply, error),
             Job::ResumeSchedules { reply, .. } => answer(reply, error),
@@ -173,6 +191,16 @@ impl ForkWorker {
                 self.call(requester, &function, arguments, cancellation, reply);
             }
             Job::Http { call, cancellation, reply, .. } => self.start_handler(*call, cancellation, reply),
+            Job::LocalRead { form, read, reply } => {
+                let started = Instant::now();
+                let result = crate::local::read(self.tables(), form, &read);
+                self.reply(reply, result, started.elapsed());
+            }
+            Job::LocalWrite { requester, form, write, reply, .. } => {
+                let started = Instant::now();
+                let result = self.write_locally(&requester, form, &write);
+                self.reply(reply, result, started.elapsed());
+            }
             Job::CreateFork { options, clients, reply } => {
                 let started = Instant::now();
                 let result = self.create_fork(options, clients);

@@ -24,6 +24,7 @@ mod immediate;
 mod instances;
 mod isolation;
 mod jobs;
+mod local;
 mod logs;
 mod meta;
 mod metrics;
@@ -55,6 +56,7 @@ pub use handle::{Connection, ForkHandle};
 pub use host::{DIRECTORY_VERSION, DatabaseInfo, Host};
 pub use http::{BadHttpRule, HttpAnswer, HttpCall, HttpRule};
 pub use isolation::{BadIsolationMode, IsolationMode};
+pub use local::{LOCAL_BYTES_MAX, LOCAL_ROWS_MAX, LocalBound, LocalRead, LocalReply, LocalWrite, RowForm, wait_for};
 pub use logs::{LogLevel, LogRecord, ModuleLog};
 pub use metrics::{Counter, Gauge, Metrics};
 pub use module::ActiveModule;
@@ -68,4 +70,4 @@ pub use redo::{
     ReplayRequest, RowChanges, TableCounts, TableDifference, VerifyReport, VerifyRequest,
 };
 pub use tine_lanes::{CounterValues as LaneCounters, Sabotage};
-pub use tine_store::{DurableTicket, Lsn, RecoveryProgress, VersionAt};
+pub use tine_store::{CheckpointId, DurableTicket, Lsn, RecoveryProgress, VersionAt};

@@ -15,6 +15,7 @@ use tine_types::protocol::{ClientMessage, QueryRows, ServerMessage};
 use crate::client::{ClientInfo, ReplyTo, SqlRows};
 use crate::clients::{ClientKey, QUERIES_PER_SET_MAX, QUERY_SETS_PER_CLIENT_MAX, Subscriber, compile_queries};
 use crate::jobs::{Job, Share};
+use crate::local::{self, LocalReply};
 use crate::meta::Meta;
 use crate::module::ActiveModule;
 use crate::statements;
@@ -64,6 +65,11 @@ pub(crate) enum Answer {
         result: Result<SqlRows, CallFailure>,
         duration: Duration,
         reply: ReplyTo<SqlRows>,
+    },
+    Local {
+        result: Result<LocalReply, CallFailure>,
+        duration: Duration,
+        reply: ReplyTo<LocalReply>,
     },
     /// Needs the worker.
     Later(Job),
@@ -130,6 +136,11 @@ impl Source<'_> {
                 let caller = Caller { identity: requester.identity, is_owner: requester.identity == self.owner };
                 let result = self.select(&text, &caller);
                 Answer::Select { result, duration: started.elapsed(), reply }
+            }
+            Job::LocalRead { form, read, reply } => {
+                let started = Instant::now();
+                let result = local::read(self.tables, form, &read);
+                Answer::Local { result, duration: started.elapsed(), reply }
             }
             job => Answer::Later(job),
         }
@@ -293,6 +304,7 @@ impl ForkWorker {
                 self.fork.host.metrics.queries.add(1);
                 self.reply(reply, result, duration);
             }
+            Answer::Local { result, duration, reply } => self.reply(reply, result, duration),
             Answer::Later(Job::Sql { requester, text, reply, .. }) => {
                 let started = Instant::now();
                 let result = self.between_hooks(&requester, |worker, _, _| {

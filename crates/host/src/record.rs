@@ -30,10 +30,14 @@ pub enum CallKind {
     Statement,
     /// One transaction of an HTTP handler; the arguments are the BSATN of the request, without its body.
     Handler,
+    /// A local program inserted or deleted rows: `function` says which, the arguments are the table's name and their number.
+    Rows,
+    /// A checkpoint was reverted.
+    Reverted,
 }
 
 impl CallKind {
-    const ALL: [CallKind; 9] = [
+    const ALL: [CallKind; 11] = [
         CallKind::Reducer,
         CallKind::Lifecycle,
         CallKind::Scheduled,
@@ -43,6 +47,8 @@ impl CallKind {
         CallKind::SchedulesResumed,
         CallKind::Statement,
         CallKind::Handler,
+        CallKind::Rows,
+        CallKind::Reverted,
     ];
 }
 

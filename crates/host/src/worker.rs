@@ -323,6 +323,16 @@ impl ForkWorker {
         }
     }
 
+    /// Takes note of a commit that the store made, and tells the subscribers of its tables.
+    pub fn enter_commit(&mut self, commit: (Commit, ChangeSet)) {
+        let tables = self.tables.as_ref().expect("the writer is back in its place after every request");
+        self.head = Head { lsn: commit.0.lsn, durable: commit.0.durable };
+        self.last_timestamp_micros = self.last_timestamp_micros.max(commit.0.timestamp_micros);
+        self.fork.host.metrics.commits.add(1);
+        self.fork.after_commit(&commit.1, tables);
+        self.announce(Some(&commit), None);
+    }
+
     /// Commits whatever the open transaction changed as a call of the given parts.
     pub fn commit_call(&mut self, parts: &CallParts<'_>) -> Result<Option<(Commit, ChangeSet)>, CallFailure> {
         parts.encode(&mut self.record);

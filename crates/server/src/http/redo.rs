@@ -152,6 +152,8 @@ fn kind_name(kind: CallKind) -> &'static str {
         CallKind::SchedulesResumed => "schedules_resumed",
         CallKind::Statement => "statement",
         CallKind::Handler => "handler",
+        CallKind::Rows => "rows",
+        CallKind::Reverted => "reverted",
     }
 }
 
