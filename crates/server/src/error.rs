@@ -6,6 +6,7 @@ use tine_host::{CallFailure, HostError};
 use tine_store::{ForkError, HistoryError, StoreError};
 
 use crate::auth::{AuthError, IssuerError, KeyError, TokenError};
+use crate::ipc::IpcError;
 
 /// Header that carries the stable code of an error.
 const ERROR_HEADER: &str = "tine-error";
@@ -39,6 +40,9 @@ pub enum ServerError {
     /// A thread that opened or closed the data directory panicked; the log has the message.
     #[error("opening or closing the data directory ended in a panic")]
     Panicked,
+    /// Programs on the same machine cannot be served.
+    #[error(transparent)]
+    Ipc(#[from] IpcError),
 }
 
 impl ServerError {
@@ -51,6 +55,7 @@ impl ServerError {
             ServerError::Listen { .. } => "TN0704",
             ServerError::Panicked => "TN0705",
             ServerError::Thread(_) => "TN0706",
+            ServerError::Ipc(error) => error.code(),
         }
     }
 }

@@ -16,6 +16,7 @@
 mod auth;
 mod error;
 mod http;
+mod ipc;
 mod limits;
 mod metrics;
 mod pages;
@@ -26,6 +27,7 @@ mod ws;
 
 pub use auth::{IssuerError, KeyError};
 pub use error::ServerError;
+pub use ipc::{IpcError, check_path};
 pub use limits::Limits;
 pub use pages::{Page, read_directory};
 pub use server::{Server, ServerOptions};

@@ -32,6 +32,7 @@ use tracing::Instrument as _;
 use crate::auth::Authenticator;
 use crate::error::{RequestError, ServerError};
 use crate::http;
+use crate::ipc::Endpoint;
 use crate::limits::{Limits, REQUEST_HEAD_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::pages::{Page, Pages};
@@ -56,8 +57,13 @@ pub struct ServerOptions {
     pub pages: Vec<Page>,
     /// Issuers whose tokens are accepted beside the server's own, as their tokens name them (`iss`).
     pub trusted_issuers: Vec<String>,
+<<<<<<< HEAD
     /// Worker processes; without them, nothing that needs one works.
     pub sandbox: Option<Arc<Sandbox>>,
+=======
+    /// Where programs on the same machine are served: paths that end in `.sock` or `.shm`.
+    pub ipc: Vec<PathBuf>,
+>>>>>>> 68be04f (Serve programs on the same machine: tine serve --ipc)
 }
 
 impl ServerOptions {
@@ -69,7 +75,11 @@ impl ServerOptions {
             limits: Limits::default(),
             pages: Vec::new(),
             trusted_issuers: Vec::new(),
+<<<<<<< HEAD
             sandbox: None,
+=======
+            ipc: Vec::new(),
+>>>>>>> 68be04f (Serve programs on the same machine: tine serve --ipc)
         }
     }
 
@@ -190,6 +200,7 @@ pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
+    ipc: Option<Endpoint>,
 }
 
 impl Server {
@@ -230,10 +241,11 @@ impl Server {
             blocking: Semaphore::new(options.limits.blocking_requests_max),
             limits: options.limits,
         });
+        let ipc = Endpoint::start(&options.ipc, &shared).map_err(ServerError::Ipc)?;
         let router = http::router(shared.clone());
         let accepting = tokio::spawn(accept(listener, router, shared.clone()));
         tracing::info!(%address, "listening");
-        Ok(Server { address, shared, accepting })
+        Ok(Server { address, shared, accepting, ipc })
     }
 
     /// The address the server listens on.
@@ -259,6 +271,10 @@ impl Server {
     pub async fn shutdown(self, deadline: Duration) -> Result<(), ServerError> {
         self.shared.lifecycle.send_replace(Lifecycle::Draining);
         let _ = self.accepting.await;
+        if let Some(ipc) = self.ipc {
+            // A panic was reported by its own hook.
+            let _ = tokio::task::spawn_blocking(move || ipc.stop(deadline)).await;
+        }
         self.shared.close_clients(|outbox| outbox.close(SHUTTING_DOWN));
         // Every connection holds a receiver: none left means none open.
         let drained = tokio::time::timeout(deadline, self.shared.lifecycle.closed()).await;

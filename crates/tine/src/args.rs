@@ -180,6 +180,7 @@ Examples:
   tine serve
   tine serve --listen 127.0.0.1:0 --data-dir ./data
   TINE_LISTEN=0.0.0.0:3000 tine serve
+  tine serve --ipc /run/user/1000/tine.shm --ipc /run/user/1000/tine.sock
 
 The first line of the output names the address, also when port 0 was asked for. SIGINT and SIGTERM
 end the server in order; a second one ends it at once.")]
@@ -209,6 +210,16 @@ pub struct ServeArgs {
         value_parser = clap::builder::FalseyValueParser::new()
     )]
     pub pin_cores: bool,
+    /// Serve programs on this machine at this path: `*.sock` for a Unix socket, `*.shm` for shared memory; may be repeated
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "TINE_IPC",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_parser = ipc_path
+    )]
+    pub ipc: Vec<PathBuf>,
     /// Folder of files to serve below `/app/` beside the API; they are read once, at the start
     #[arg(long = "static", value_name = "DIR")]
     pub static_dir: Option<PathBuf>,
@@ -529,6 +540,12 @@ impl ForkCommand {
             | ForkCommand::Delete { fork } => vec![fork],
         }
     }
+}
+
+/// A path for local programs.
+fn ipc_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    tine_server::check_path(&path).map(|()| path)
 }
 
 /// An LSN, or a time in the form of RFC 3339.

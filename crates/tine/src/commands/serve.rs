@@ -57,6 +57,7 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(),
     options.sandbox = sandbox.clone();
     options.host.sandbox = sandbox.clone();
     options.host.isolation = args.isolation;
+    options.ipc = args.ipc.clone();
     options.host.http_allow = args.allow_http.clone();
     if let Some(folder) = &args.static_dir {
         let pages = tine_server::read_directory(folder, STATIC_PATH);
