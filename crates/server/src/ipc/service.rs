@@ -14,9 +14,9 @@ use tine_ipc::typed::{Responder, StreamResponder};
 use tine_ipc::{ConnectionEvent, ConnectionId, PeerCredentials};
 use tine_local::{self as local, *};
 use tine_msgpack::Value;
+use tine_types::AlgebraicType;
 use tine_types::bsatn::Reader;
 use tine_types::json::{bsatn_to_json, product_type_to_json};
-use tine_types::AlgebraicType;
 use tokio::runtime::Handle;
 
 use super::session::{OpenFork, Session, drop_fork};
