@@ -57,13 +57,10 @@ pub struct ServerOptions {
     pub pages: Vec<Page>,
     /// Issuers whose tokens are accepted beside the server's own, as their tokens name them (`iss`).
     pub trusted_issuers: Vec<String>,
-<<<<<<< HEAD
     /// Worker processes; without them, nothing that needs one works.
     pub sandbox: Option<Arc<Sandbox>>,
-=======
     /// Where programs on the same machine are served: paths that end in `.sock` or `.shm`.
     pub ipc: Vec<PathBuf>,
->>>>>>> 68be04f (Serve programs on the same machine: tine serve --ipc)
 }
 
 impl ServerOptions {
@@ -75,11 +72,8 @@ impl ServerOptions {
             limits: Limits::default(),
             pages: Vec::new(),
             trusted_issuers: Vec::new(),
-<<<<<<< HEAD
             sandbox: None,
-=======
             ipc: Vec::new(),
->>>>>>> 68be04f (Serve programs on the same machine: tine serve --ipc)
         }
     }
 
