@@ -128,7 +128,7 @@ impl ForkWorker {
         if commit.changed {
             self.enter_commit((commit, changed));
         }
-        self.recompile(Default::default(), seen);
+        self.recompile(&Default::default(), &seen);
         Ok(LocalReply { changed: rows, ..LocalReply::default() })
     }
 

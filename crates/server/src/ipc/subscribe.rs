@@ -1,7 +1,7 @@
 //! Subscriptions of local programs: a connection to the fork whose messages become items of a stream.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use tine_host::{ClientInfo, ClientSink, CloseReason, Connection, Delivery, ForkHandle, Requester};
@@ -51,16 +51,17 @@ impl Subscription {
         json: bool,
         stream: StreamResponder<TineSubscribeResponse>,
     ) -> Arc<Subscription> {
-        let out = Out { stream, waiting: VecDeque::new(), waiting_bytes: 0, fork: fork.clone(), json };
-        let subscription = Arc::new(Subscription { out: Mutex::new(Some(out)), connection: Mutex::new(None) });
-        let weak = Arc::downgrade(&subscription);
-        if let Some(out) = &*subscription.out.lock() {
-            out.stream.on_ready(move || {
-                if let Some(subscription) = weak.upgrade() {
+        let subscription = Arc::new_cyclic(|this: &Weak<Subscription>| {
+            // May be called at once, also from here, when there is nothing to send yet.
+            let this = this.clone();
+            stream.on_ready(move || {
+                if let Some(subscription) = this.upgrade() {
                     subscription.flush();
                 }
             });
-        }
+            let out = Out { stream, waiting: VecDeque::new(), waiting_bytes: 0, fork: fork.clone(), json };
+            Subscription { out: Mutex::new(Some(out)), connection: Mutex::new(None) }
+        });
         let sink = Arc::new(Sink::default());
         assert!(sink.0.set(subscription.clone()).is_ok(), "set once");
         let info = ClientInfo {
