@@ -48,6 +48,8 @@ pub(crate) struct ForkWorker {
     chain: Option<Box<ChainWriter>>,
     /// Of the newest change of the chain.
     chain_ticket: Option<DurableTicket>,
+    /// What was asked after the deletion may be in the same batch with it.
+    is_deleted: bool,
 }
 
 /// What reads that run together look at.
@@ -64,7 +66,7 @@ impl ForkWorker {
         pending: Pending,
         chain: Option<ChainWriter>,
     ) -> ForkWorker {
-        ForkWorker { shared, id, pending, chain: chain.map(Box::new), chain_ticket: None }
+        ForkWorker { shared, id, pending, chain: chain.map(Box::new), chain_ticket: None, is_deleted: false }
     }
 
     fn perform(&mut self, shared: &Arc<Shared>, work: Work) -> Outcome {
@@ -74,7 +76,10 @@ impl ForkWorker {
                 let sizes = UpTo(&chain, self.pending.base_block);
                 self.pending.answer(&shared.trees, &query, &Context { block: None, sizes: &sizes })
             }
-            Work::Change(Change::Delete) => shared.remove_fork(self.id).map(|()| Reply::Done),
+            Work::Change(Change::Delete) => {
+                self.is_deleted = true;
+                shared.remove_fork(self.id).map(|()| Reply::Done)
+            }
             Work::Change(change) => {
                 self.pending.change(&shared.store, &shared.trees, change, || shared.next_store_name())
             }
@@ -154,7 +159,7 @@ impl Worker for ForkWorker {
     fn run(&mut self, jobs: &mut VecDeque<Job>) {
         let shared = self.shared.upgrade();
         for job in jobs.drain(..) {
-            let Some(shared) = &shared else {
+            let Some(shared) = shared.as_ref().filter(|_| !self.is_deleted) else {
                 Self::refuse(job, Refusal::Closed);
                 continue;
             };
@@ -173,7 +178,8 @@ impl Worker for ForkWorker {
 
     fn view(&mut self) -> View {
         let shared = self.shared.upgrade().expect("reads run together only while the service is there");
-        let snapshot = self.pending.snapshot(&shared.store);
+        let snapshot =
+            if self.is_deleted { Err(WorldError::ForkNotFound) } else { self.pending.snapshot(&shared.store) };
         View { shared, snapshot, base_block: self.pending.base_block }
     }
 

@@ -117,3 +117,46 @@ fn a_connection_sees_its_own_blocks() {
     let status = Client::connect(&ours.socket).ask("GetStatus", &json!({})).unwrap();
     assert_eq!(status["status"]["unfinalizedBlockNumber"], 80);
 }
+
+/// A fork with nothing under way is deleted at once, past its lane; one that is busy when what was asked of it has run.
+#[test]
+fn deleting_a_fork_waits_for_what_was_asked_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = WorldOptions::new(directory.path().join("state"));
+    let ours = Ours::start(&options, &directory.path().join("world.sock"));
+    let mut client = Client::connect(&ours.socket);
+    let mut other = Client::connect(&ours.socket);
+    let fork = |client: &mut Client| {
+        let reply = client.ask("CreateFork", &json!({ "latest": true, "blockNumber": 0 }));
+        reply.unwrap()["forkId"].clone()
+    };
+    let size = |fork: &Value| {
+        let revision = json!({ "forkId": fork, "blockNumber": u32::MAX, "includeUncommitted": true });
+        request("GetTreeInfo", &json!({ "treeId": 1, "revision": revision }))
+    };
+    for round in 0..30u64 {
+        let idle = fork(&mut client);
+        client.ask("DeleteFork", &json!({ "forkId": idle })).unwrap();
+        for fields in [json!({ "forkId": idle }), json!({ "forkId": 0xffff_ffffu64 })] {
+            assert_eq!(client.ask("DeleteFork", &fields), Err("Fork not found".to_owned()));
+        }
+        let busy = fork(&mut client);
+        let leaves: Vec<Value> = (1..=40).map(|leaf| inner(&element(100 * round + leaf))).collect();
+        client.send(&request("AppendLeaves", &json!({ "treeId": 1, "leaves": leaves, "forkId": busy })));
+        client.send(&size(&busy));
+        client.send(&request("DeleteFork", &json!({ "forkId": busy })));
+        client.send(&size(&busy));
+        // Another connection's deletion comes before, between or after them, and only one of the two is done.
+        let raced = (round % 3 == 2).then(|| other.ask("DeleteFork", &json!({ "forkId": busy })).is_ok());
+        let replies: Vec<Result<Value, String>> = (0..4).map(|_| reply(&client.receive())).collect();
+        if raced != Some(true) {
+            assert_eq!(replies[0], Ok(json!({})));
+            assert_eq!(replies[1].as_ref().unwrap()["size"], 40);
+            assert_eq!(replies[2], Ok(json!({})));
+        } else {
+            assert_eq!(replies[2], Err("Fork not found".to_owned()));
+        }
+        assert_eq!(replies[3], Err("Fork not found".to_owned()));
+    }
+    assert_eq!(ours.world.forks(), 1, "only the canonical one is left");
+}
