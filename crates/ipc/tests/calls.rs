@@ -134,6 +134,18 @@ fn futures_and_callbacks() {
 }
 
 #[test]
+fn items_of_several_threads_arrive_in_the_order_sent() {
+    each(|server| {
+        let client = server.client();
+        let stream = client.stream(&number_request(TURNS, 9), 16, SOON).expect("opened");
+        for item in 0..9u32 {
+            assert_eq!(stream.next(SOON), Ok(StreamItem::Item(item.to_le_bytes().to_vec())));
+        }
+        assert_eq!(stream.next(SOON), Ok(StreamItem::End(b"done".to_vec())));
+    });
+}
+
+#[test]
 fn streams_with_credit_cancel_and_end() {
     each(|server| {
         let client = server.client();

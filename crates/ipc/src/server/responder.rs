@@ -66,6 +66,11 @@ impl AnswerKind {
         }
     }
 
+    /// One of several of the same request.
+    fn is_of_stream(self) -> bool {
+        !matches!(self, AnswerKind::Reply | AnswerKind::Error)
+    }
+
     /// Nothing follows for the request.
     pub fn is_last(self) -> bool {
         !matches!(self, AnswerKind::StreamOpened | AnswerKind::Item)
@@ -86,8 +91,12 @@ impl Shared {
         }
     }
 
-    /// Hands an answer over, in the cheapest way there is from this thread.
+    /// Hands an answer over, in the cheapest way there is from this thread. What belongs to a stream always takes the queue: one item
+    /// may come from the reactor's thread while the one before it, sent from another, still waits there.
     pub fn answer(self: &Arc<Self>, answer: Answer, payload: Cow<'_, [u8]>) {
+        if answer.kind.is_of_stream() {
+            return self.send(Message::Answer(answer, payload.into_owned()));
+        }
         let mut payload = Some(payload);
         INLINE.with_borrow_mut(|inline| {
             if inline.reactor == Arc::as_ptr(self)

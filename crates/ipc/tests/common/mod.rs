@@ -33,6 +33,8 @@ pub const COUNT: u8 = 5;
 pub const BYTES: u8 = 6;
 /// Never answers, as long as the service lives.
 pub const NEVER: u8 = 7;
+/// Answers with a stream whose items are sent in turn by another thread and by the reactor's.
+pub const TURNS: u8 = 8;
 
 #[derive(Default)]
 pub struct Service {
@@ -67,6 +69,18 @@ impl Handler for Service {
                     }
                     sender.finish(b"done");
                 });
+            }
+            TURNS => {
+                let sender = responder.stream();
+                for item in 0..number() {
+                    let send = || sender.send(&item.to_le_bytes()).expect("there is credit");
+                    if item % 2 == 0 {
+                        std::thread::scope(|scope| scope.spawn(send).join()).expect("sent");
+                    } else {
+                        send();
+                    }
+                }
+                sender.finish(b"done");
             }
             BYTES => responder.ok_vec(vec![7; number() as usize]),
             NEVER => self.kept.lock().push(responder),
