@@ -1,6 +1,11 @@
-//! Ordering guarantees under random load, and the proof that the checker would notice if they broke.
+//! Ordering guarantees under random load, of remote and of local programs, and the proof that the checker would notice if they broke.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use tine_base::SystemEnv;
@@ -18,6 +23,8 @@ const MODULE: &str = "tests/modules/journal.ts";
 const RUNS: u64 = 2_000;
 /// Runs at the same time: more than the cores, so that they meet.
 const AT_ONCE: usize = 8;
+/// Runs with local programs too; `TINE_HISTORY_RUNS` asks for another number.
+const LOCAL_RUNS: u64 = 300;
 /// Runs within which a broken scheduler must be noticed.
 const CANARY_RUNS: u64 = 400;
 
@@ -41,29 +48,60 @@ async fn one_run(place: &run::Place, seed: u64) -> Result<(), Violation> {
     ended.unwrap_or_else(|panic| Err(Violation { guarantee: "G3", text: format!("the run ended early: {panic}") }))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn random_runs_keep_every_ordering_guarantee() {
-    let server = TestServer::start();
+/// Makes many runs on a server process.
+async fn all_is_sound(server: &TestServer, runs: u64, sockets: u64, local: Vec<PathBuf>) {
     let owned = server.publish("history", &module(MODULE));
     let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let (runs, seed) = (variable("TINE_HISTORY_RUNS").unwrap_or(RUNS), variable("TINE_HISTORY_SEED").unwrap_or(1));
+    let (runs, seed) = (variable("TINE_HISTORY_RUNS").unwrap_or(runs), variable("TINE_HISTORY_SEED").unwrap_or(1));
     let place = run::Place {
         url: server.url().to_owned(),
         database: owned.name.clone(),
         token: owned.token.clone(),
         patience: Duration::from_secs(60),
+        sockets,
+        local,
     };
     if let Some((seed, violation)) = first_violation(&place, seed, runs).await {
         panic!("{violation}\nrepeat with TINE_HISTORY_SEED={seed} TINE_HISTORY_RUNS=100");
     }
 }
 
+/// Addresses for local programs over both transports.
+fn local_paths(folder: &Path) -> Vec<PathBuf> {
+    ["sock", "shm"].map(|transport| folder.join("history").with_extension(transport)).to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_runs_keep_every_ordering_guarantee() {
+    all_is_sound(&TestServer::start(), RUNS, run::CONNECTIONS, Vec::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_programs_keep_them_with_checkpoints_beside_others() {
+    let directory = TestDirectory::new("history-local");
+    let local = local_paths(directory.path());
+    let options = local.iter().flat_map(|path| ["--ipc", path.to_str().expect("text")]).collect::<Vec<_>>();
+    all_is_sound(&TestServer::start_with(&options), LOCAL_RUNS, 1, local.clone()).await;
+}
+
+/// Who makes the requests in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Callers {
+    WebSocket,
+    Local,
+}
+
 /// Breaks a server in this process and looks whether the checker sees it; an unbroken one must pass.
-async fn is_noticed(sabotage: Sabotage) {
+async fn is_noticed(sabotage: Sabotage, callers: Callers) {
     let directory = TestDirectory::new("history");
     let listen: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     let mut options = ServerOptions::new(listen, directory.path().join("data")).open_publish(true);
     options.host.sabotage = sabotage;
+    let (sockets, local) = match callers {
+        Callers::WebSocket => (run::CONNECTIONS, Vec::new()),
+        Callers::Local => (0, local_paths(directory.path())),
+    };
+    options.ipc = local.clone();
     let server = Server::start(options, Arc::new(SystemEnv), |_| {}).await.expect("the server starts");
     let url = format!("http://{}", server.address());
     let publish_url = url.clone();
@@ -75,9 +113,10 @@ async fn is_noticed(sabotage: Sabotage) {
         owner
     };
     let token = tokio::task::spawn_blocking(publish).await.expect("publishing does not panic");
-    let place = run::Place { url, database: "history".to_owned(), token, patience: Duration::from_secs(5) };
+    let place =
+        run::Place { url, database: "history".to_owned(), token, patience: Duration::from_secs(5), sockets, local };
     let found = first_violation(&place, 1, CANARY_RUNS).await;
-    println!("{sabotage:?}: {found:?}");
+    println!("{sabotage:?}, {callers:?}: {found:?}");
     match sabotage {
         Sabotage::None => assert_eq!(found, None, "nothing is broken"),
         _ => assert!(found.is_some(), "{CANARY_RUNS} runs did not notice {sabotage:?}"),
@@ -88,20 +127,24 @@ async fn is_noticed(sabotage: Sabotage) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_server_is_sound_unless_it_is_broken() {
-    is_noticed(Sabotage::None).await;
+    is_noticed(Sabotage::None, Callers::WebSocket).await;
+    is_noticed(Sabotage::None, Callers::Local).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scheduler_that_swaps_requests_is_noticed() {
-    is_noticed(Sabotage::SwapNeighbours).await;
+    is_noticed(Sabotage::SwapNeighbours, Callers::WebSocket).await;
+    is_noticed(Sabotage::SwapNeighbours, Callers::Local).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scheduler_that_reads_too_early_is_noticed() {
-    is_noticed(Sabotage::HoistReads).await;
+    is_noticed(Sabotage::HoistReads, Callers::WebSocket).await;
+    is_noticed(Sabotage::HoistReads, Callers::Local).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scheduler_that_loses_requests_is_noticed() {
-    is_noticed(Sabotage::LoseJobs).await;
+    is_noticed(Sabotage::LoseJobs, Callers::WebSocket).await;
+    is_noticed(Sabotage::LoseJobs, Callers::Local).await;
 }

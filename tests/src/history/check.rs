@@ -28,7 +28,8 @@ pub fn check(history: &History, base: &[Row]) -> Result<(), Violation> {
         check_reads(connection, &positions)?;
         check_subscription(connection, &positions)?;
     }
-    check_lsns(history, &positions)
+    check_lsns(history, &positions)?;
+    check_local_lsns(history, &positions)
 }
 
 /// G2: every position is taken by exactly one write.
@@ -118,7 +119,7 @@ fn check_order(connection: &Connection, positions: &Positions) -> Result<(), Vio
                     _ => {}
                 }
             }
-            Request::Query | Request::Subscribe | Request::Unsubscribe => {}
+            Request::Query | Request::CommittedRead | Request::Subscribe | Request::Unsubscribe => {}
         }
     }
     Ok(())
@@ -170,7 +171,7 @@ fn check_reads(connection: &Connection, positions: &Positions) -> Result<(), Vio
                 seen = version;
             }
             Event::Replied { request, ok: true, rows } => match connection.sent[*request] {
-                Request::Query | Request::Subscribe => {
+                Request::Query | Request::CommittedRead | Request::Subscribe => {
                     let version = version_of(rows, positions)?;
                     if version < seen {
                         return violation(
@@ -198,7 +199,10 @@ fn check_reads(connection: &Connection, positions: &Positions) -> Result<(), Vio
                 Request::Failing(_) | Request::Unsubscribe => {}
             },
             Event::Replied { request, rows: _, ok: false } => {
-                if matches!(connection.sent[*request], Request::Query | Request::Subscribe | Request::Unsubscribe) {
+                if !matches!(
+                    connection.sent[*request],
+                    Request::Write(_) | Request::Failing(_) | Request::WriteTwice(_)
+                ) {
                     return violation(
                         "G1",
                         format!("request {request} makes sense in the order sent, and was refused"),
@@ -288,6 +292,57 @@ fn check_lsns(history: &History, positions: &Positions) -> Result<(), Violation>
     Ok(())
 }
 
+/// The LSNs that local programs were told. A committed read tells exactly the version it shows, and since each write is one commit, LSN
+/// and version differ by the same number for all of a fork; other replies may tell a newer commit of the same batch, never an older
+/// one (G4), and no connection sees LSNs go back.
+fn check_local_lsns(history: &History, positions: &Positions) -> Result<(), Violation> {
+    let mut distance: Option<u64> = None;
+    let mut told = Vec::new();
+    for connection in &history.connections {
+        let mut newest = 0;
+        let mut rows_of = HashMap::new();
+        for event in &connection.received {
+            if let Event::Replied { request, rows, .. } = event {
+                rows_of.insert(*request, rows.len() as u64);
+            }
+        }
+        for (request, lsn) in &connection.lsns {
+            if *lsn < newest {
+                return violation("G4", format!("request {request} was told LSN {lsn} after {newest}"));
+            }
+            newest = *lsn;
+            let shown = match connection.sent[*request] {
+                Request::Write(id) => positions.get(&id).map_or(0, |position| position + 1),
+                _ => rows_of.get(request).copied().unwrap_or(0),
+            };
+            if connection.sent[*request] == Request::CommittedRead {
+                let found = lsn.checked_sub(shown);
+                match (found, distance) {
+                    (Some(found), None) => distance = Some(found),
+                    (Some(found), Some(expected)) if found == expected => {}
+                    _ => {
+                        return violation(
+                            "G2",
+                            format!(
+                                "a committed read shows version {shown} at LSN {lsn}, others differ by {distance:?}"
+                            ),
+                        );
+                    }
+                }
+            }
+            told.push((*lsn, shown));
+        }
+    }
+    let newest = history.rows.len() as u64;
+    match told
+        .iter()
+        .find(|(lsn, shown)| distance.is_some_and(|distance| *lsn < distance + shown || *lsn > distance + newest))
+    {
+        Some((lsn, shown)) => violation("G4", format!("a reply that shows version {shown} was told LSN {lsn}")),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Connection, Event, History, Request, Row};
@@ -302,7 +357,7 @@ mod tests {
     }
 
     fn history(sent: &[Request], received: &[Event], rows: &[Row]) -> History {
-        let connection = Connection { sent: sent.to_vec(), received: received.to_vec(), dropped: false };
+        let connection = Connection { sent: sent.to_vec(), received: received.to_vec(), ..Connection::default() };
         History { connections: vec![connection], http: Vec::new(), rows: rows.to_vec() }
     }
 
@@ -348,6 +403,20 @@ mod tests {
             let found = check(&history(sent, received, rows), &[]).err().map(|violation| violation.guarantee);
             assert_eq!(found, *expected, "{name}");
         }
+        let told = |lsns: &[(usize, u64)]| {
+            let mut history = history(
+                &[Write(1), Request::CommittedRead, Request::CommittedRead],
+                &[reply(0, &[]), reply(1, &[a]), reply(2, &[a, b])],
+                &[a, b],
+            );
+            history.connections[0].lsns = lsns.to_vec();
+            check(&history, &[]).err().map(|violation| violation.guarantee)
+        };
+        assert_eq!(told(&[(0, 11), (1, 11), (2, 12)]), None);
+        assert_eq!(told(&[(0, 12), (1, 12), (2, 13)]), None, "another first LSN");
+        assert_eq!(told(&[(0, 12), (1, 11), (2, 12)]), Some("G4"), "LSNs go back");
+        assert_eq!(told(&[(0, 11), (1, 11), (2, 13)]), Some("G2"), "two commits for one write");
+        assert_eq!(told(&[(0, 10), (1, 11), (2, 12)]), Some("G4"), "a write told the commit before it");
         assert_eq!(check(&history(&[], &[], &[a]), &[b]).err().map(|found| found.guarantee), Some("G8"));
     }
 }

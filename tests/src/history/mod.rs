@@ -5,6 +5,9 @@
 //! everything a connection sends and receives can be placed against the positions. The checks take time linear in what was recorded.
 
 pub mod check;
+pub mod checkpoints;
+pub mod local;
+pub mod random;
 pub mod run;
 
 use std::fmt;
@@ -20,6 +23,8 @@ pub enum Request {
     WriteTwice(u64),
     /// Reads everything, in order.
     Query,
+    /// Reads everything in the newest version, past what waits.
+    CommittedRead,
     /// Subscribes to everything.
     Subscribe,
     /// Ends its subscription.
@@ -58,6 +63,8 @@ pub struct Connection {
     pub sent: Vec<Request>,
     /// What it received.
     pub received: Vec<Event>,
+    /// The LSNs that its replies carried, by request, where they carry one.
+    pub lsns: Vec<(usize, u64)>,
     /// It was cut off on purpose, with replies pending.
     pub dropped: bool,
 }

@@ -1,6 +1,7 @@
 //! Random runs: several connections on a fork and on a fork made from it meanwhile, callers over HTTP, and cut connections.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,7 +12,8 @@ use tine_client::{
 };
 use tine_types::bsatn::{BsatnWrite, Reader};
 
-use super::{Connection, Event, History, HttpWrite, Request, Row, Violation, check::check};
+use super::random::Random;
+use super::{Connection, Event, History, HttpWrite, Request, Row, Violation, check::check, checkpoints, local};
 
 /// The one query set of a connection.
 const QUERY_SET: u32 = 1;
@@ -20,8 +22,8 @@ const QUERY: &str = "SELECT * FROM journal";
 const ROUNDS: u64 = 4;
 /// Most requests of a connection in one frame.
 const FRAME_REQUESTS: u64 = 6;
-/// Connections per fork.
-const CONNECTIONS: u64 = 3;
+/// WebSocket connections per fork.
+pub const CONNECTIONS: u64 = 3;
 /// Writes of an HTTP caller.
 const HTTP_WRITES: u64 = 3;
 
@@ -36,23 +38,10 @@ pub struct Place {
     pub token: String,
     /// How long replies may take: one that takes longer counts as never given.
     pub patience: Duration,
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
+    /// WebSocket connections per fork.
+    pub sockets: u64,
+    /// Where the server serves local programs: one connection per fork to each; none leaves them out, and checkpoints with them.
+    pub local: Vec<PathBuf>,
 }
 
 /// Makes one run and checks it. The same seed sends the same requests; how they meet is up to the machine.
@@ -76,10 +65,11 @@ pub async fn run(place: &Place, seed: u64) -> Result<(), Violation> {
     let (maker, address, name) = (client.clone(), parent_address.clone(), child.clone());
     blocking(move || maker.create_fork(&address, &name, true).expect("a fork of a busy fork")).await;
     let base = all_rows(place, &child_address).await;
-    let child_side = side(place.clone(), child_address.clone(), seed, 1 << 40).await;
+    let child_side = side(place.clone(), child_address.clone(), seed, 1 << 40);
+    let (child_side, checkpoints) = tokio::join!(child_side, checkpoints::run(place, &parent_address, seed));
     let parent_side = parent_side.await.expect("the run does not panic");
 
-    let result = check(&parent_side, &[]).and_then(|()| {
+    let result = checkpoints.and_then(|()| check(&parent_side, &[])).and_then(|()| {
         check(&child_side, &base)?;
         let in_parent: HashMap<u64, u64> = parent_side.rows.iter().map(|row| (row.id, row.before)).collect();
         match base.iter().find(|row| in_parent.get(&row.id) != Some(&row.before)) {
@@ -97,20 +87,23 @@ pub async fn run(place: &Place, seed: u64) -> Result<(), Violation> {
     result
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("the work does not panic")
 }
 
 /// Everything that happens to one fork. Ids of rows start at `first_id`.
 async fn side(place: Place, address: String, seed: u64, first_id: u64) -> History {
-    let callers: Vec<_> = (0..CONNECTIONS)
-        .map(|number| {
-            let random = Random(seed.wrapping_mul(31).wrapping_add(first_id + number));
-            tokio::spawn(connection(place.clone(), address.clone(), random, first_id + (number << 20)))
-        })
-        .collect();
+    let callers = (0..place.sockets).map(|number| {
+        let random = Random(seed.wrapping_mul(31).wrapping_add(first_id + number));
+        tokio::spawn(connection(place.clone(), address.clone(), random, first_id + (number << 20)))
+    });
+    let locals = place.local.iter().zip(place.sockets + 1..).map(|(path, number)| {
+        let random = Random(seed.wrapping_mul(31).wrapping_add(first_id + number));
+        tokio::spawn(local::connection(place.clone(), path.clone(), address.clone(), random, first_id + (number << 20)))
+    });
+    let callers: Vec<_> = callers.chain(locals).collect();
     let (http_place, http_address) = (place.clone(), address.clone());
-    let http = blocking(move || http_writes(&http_place, &http_address, first_id + (CONNECTIONS << 20))).await;
+    let http = blocking(move || http_writes(&http_place, &http_address, first_id + (place.sockets << 20))).await;
     let mut history = History { http: vec![http], ..History::default() };
     for caller in callers {
         history.connections.push(caller.await.expect("the connection does not panic"));
@@ -214,7 +207,7 @@ fn message(request: Request, request_id: u32) -> ClientMessage {
         Request::WriteTwice(id) => {
             ClientMessage::CallProcedure { request_id, procedure: "writeTwice".into(), args: argument(id) }
         }
-        Request::Query => ClientMessage::OneOffQuery { request_id, query: QUERY.into() },
+        Request::Query | Request::CommittedRead => ClientMessage::OneOffQuery { request_id, query: QUERY.into() },
         Request::Subscribe => {
             ClientMessage::Subscribe { request_id, query_set_id: QUERY_SET, queries: vec![QUERY.into()] }
         }
