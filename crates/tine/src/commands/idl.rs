@@ -30,6 +30,12 @@ and names of types do not change it. Client and server compare it when they meet
         /// The schema
         schema: PathBuf,
     },
+    /// Print the schema of the service that `tine serve --ipc` offers to local programs
+    #[command(after_help = "\
+Examples:
+  tine idl schema > tine.jsonc
+  tine idl generate tine.jsonc --language cpp,python --out generated/")]
+    Schema,
     /// Make code of a schema: types, a client and a server's dispatcher
     #[command(after_help = "\
 Examples:
@@ -81,6 +87,7 @@ pub struct GenerateArgs {
 pub fn run(args: &IdlArgs, output: &Output) -> Result<(), Failure> {
     match &args.command {
         IdlCommand::Check { schema } => check(schema, output),
+        IdlCommand::Schema => schema(output),
         IdlCommand::Generate(args) => generate_files(args, output),
         IdlCommand::Diff { old, new } => compare(old, new, output),
     }
@@ -101,6 +108,13 @@ fn check(path: &Path, output: &Output) -> Result<(), Failure> {
     }
     let (commands, types) = (schema.commands.len(), schema.types.len());
     output.lines([format!("{}: {commands} commands, {types} shared types", schema.service), format!("hash {hash}")])
+}
+
+fn schema(output: &Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.json(&json!({ "schema": tine_local::SCHEMA }));
+    }
+    output.lines(tine_local::SCHEMA.lines().map(str::to_owned))
 }
 
 fn generate_files(args: &GenerateArgs, output: &Output) -> Result<(), Failure> {
