@@ -104,11 +104,7 @@ fn main() -> anyhow::Result<()> {
         eprintln!("warning: this driver was built without optimisation; its own cost will show. Use --release.");
     }
     raise_file_limit();
-    let binary = match (arguments.suite, arguments.server_binary) {
-        // Measures a library: no server is needed, and none is built.
-        (Suite::Ipc, None) => Binary::find(Some(std::env::current_exe()?), arguments.scratch)?,
-        (_, given) => Binary::find(given, arguments.scratch)?,
-    };
+    let binary = Binary::find(arguments.server_binary, arguments.scratch)?;
     let plan = Plan { rounds: arguments.rounds, round: Duration::from_millis(arguments.round_ms), binary };
     let mut reporter = Reporter::new(arguments.json);
     reporter.conditions(&conditions::describe(&plan.binary.scratch()));

@@ -1,6 +1,7 @@
 //! The server under test: the release binary, as a child process.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{BufRead, BufReader},
     os::unix::process::CommandExt,
@@ -91,8 +92,13 @@ pub struct Server {
 impl Server {
     /// Starts a server on a free port with an empty data directory.
     pub fn start(binary: &Binary) -> anyhow::Result<Server> {
+        Server::start_with(binary, &[])
+    }
+
+    /// The same with more options of `tine serve`; a restart goes without them.
+    pub fn start_with(binary: &Binary, options: &[&OsStr]) -> anyhow::Result<Server> {
         let directory = tempfile::Builder::new().prefix("tine-bench-").tempdir_in(binary.scratch())?;
-        let (child, url) = launch(binary, directory.path())?;
+        let (child, url) = launch(binary, directory.path(), options)?;
         let http = HttpClient::new(&url)?;
         let token = http.create_identity()?.token;
         Ok(Server { child, url, http: http.with_token(token.as_str()), token, directory })
@@ -106,7 +112,7 @@ impl Server {
 
     /// Starts the server, which has ended, on the same data.
     pub fn start_again(&mut self, binary: &Binary) -> anyhow::Result<()> {
-        (self.child, self.url) = launch(binary, self.directory.path())?;
+        (self.child, self.url) = launch(binary, self.directory.path(), &[])?;
         self.http = HttpClient::new(&self.url)?.with_token(self.token.as_str());
         Ok(())
     }
@@ -219,12 +225,13 @@ impl Drop for Server {
 }
 
 /// Starts a server on a free port with its data in `directory`.
-fn launch(binary: &Binary, directory: &Path) -> anyhow::Result<(Child, String)> {
+fn launch(binary: &Binary, directory: &Path, options: &[&OsStr]) -> anyhow::Result<(Child, String)> {
     let log = directory.join("server.log");
     let mut command = Command::new(&binary.path);
     command
         .args(["serve", "--json", "--open-publish", "--listen", "127.0.0.1:0", "--data-dir"])
         .arg(directory.join("data"))
+        .args(options)
         .env("TINE_LOG", "warn")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -1,11 +1,12 @@
 //! Suite `ipc`: calls over Unix sockets and shared memory, against the least that can be done on the same primitives and against
 //! `iceoryx2`, one right after the other in every round.
 //!
-//! Client and server are threads of this process, for all sides alike: the kernel's part (a switch between threads of one process)
+//! Client and server are threads of this process, for all sides alike (but not where rows of a database are read): the kernel's part (a switch between threads of one process)
 //! is a little cheaper than between processes, the rest is the same.
 
 mod bare;
 mod cases;
+mod database;
 mod generated;
 mod iceoryx;
 
@@ -58,7 +59,8 @@ impl Rounds {
 pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
     let [mut one, mut pipelined, mut slot, mut iceoryx, mut one_core, mut seven, mut typed] =
         std::array::from_fn(|_| Rounds::default());
-    let mut streamed = Vec::new();
+    let (mut streamed, mut got) = (Vec::new(), Vec::new());
+    let database = database::Database::start(&plan.binary)?;
     let length = (plan.round / 5).max(Duration::from_millis(50));
     for round in 0..plan.rounds {
         reporter.progress(&format!("ipc: round {} of {}", round + 1, plan.rounds));
@@ -70,6 +72,7 @@ pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
         seven.0.push(cases::seven_clients(length)?);
         typed.0.push(generated::overhead(length)?);
         streamed.push(cases::stream_gb_per_s(length)?);
+        got.push(database.get_p50_us(length)?);
     }
     one.record(reporter, "uds_1_client_vs_bare", "calls/s", BARE_ECHO, Target::AtLeast(0.85))?;
     pipelined.record(reporter, "uds_pipelined_vs_bare", "calls/s", BARE_ECHO, Target::AtLeast(0.9))?;
@@ -78,6 +81,14 @@ pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
     one_core.record(reporter, "shm_rate_vs_uds_one_core", "calls/s", SOCKET, Target::AtLeast(1.5))?;
     seven.record(reporter, "seven_clients_20us_handler_2_cores", "calls/s", SERIAL, Target::AtLeast(1.8))?;
     typed.record(reporter, "generated_client_overhead", "us", RAW_CLIENT, Target::AtMost(1.15))?;
+    reporter.record(Case {
+        suite: SUITE,
+        case: "db_get_shm_p50_us",
+        value: median(&got),
+        unit: "us",
+        peer: None,
+        target: Target::AtMost(3.0),
+    })?;
     Ok(reporter.record(Case {
         suite: SUITE,
         case: "stream_16mib_gb_per_s",
