@@ -44,7 +44,7 @@ pub enum WorldError {
     },
     /// The tree has no room for the leaves.
     #[error("Unable to append leaves to tree {tree} new size: {new_size} max size: {max_size}")]
-    TreeFull {
+    Full {
         /// The tree.
         tree: TreeId,
         /// Leaves there would have been.
@@ -232,7 +232,7 @@ impl WorldError {
             WorldError::UnknownTree { .. } | WorldError::NotIndexed => "TN1212",
             WorldError::NoSuchBlock { .. } => "TN1213",
             WorldError::NoSuchLeaf { .. } => "TN1214",
-            WorldError::TreeFull { .. } => "TN1201",
+            WorldError::Full { .. } => "TN1201",
             WorldError::AlreadyPresent { .. } => "TN1202",
             WorldError::DuplicateKey { .. } => "TN1203",
             WorldError::ArchiveStateMismatch | WorldError::StateMismatch => "TN1215",
@@ -260,7 +260,7 @@ impl WorldError {
 
     pub(crate) fn of_tree(tree: TreeId, error: TreeError) -> WorldError {
         match error {
-            TreeError::Full { new_size, max_size } => WorldError::TreeFull { tree, new_size, max_size },
+            TreeError::Full { new_size, max_size } => WorldError::Full { tree, new_size, max_size },
             TreeError::AlreadyPresent { key } => WorldError::AlreadyPresent { tree, key },
             TreeError::DuplicateKey { key } => WorldError::DuplicateKey { tree, key },
             TreeError::Write(error) => WorldError::Write(error),
