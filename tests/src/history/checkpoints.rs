@@ -310,7 +310,7 @@ struct Replay {
 }
 
 fn mixed(row: &Row) -> u64 {
-    Random(row.id ^ row.before.rotate_left(32)).next()
+    Random(row.id ^ row.before.rotate_left(32)).number()
 }
 
 fn state_of(rows: &[Row]) -> (usize, u64) {
