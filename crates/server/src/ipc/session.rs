@@ -1,6 +1,7 @@
 //! What the endpoint knows of a connection: who it is, and which forks it has opened.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -114,8 +115,8 @@ impl Session {
         loop {
             state.last_fork = state.last_fork.wrapping_add(1);
             let number = state.last_fork;
-            if !state.forks.contains_key(&number) {
-                state.forks.insert(number, fork);
+            if let Entry::Vacant(place) = state.forks.entry(number) {
+                place.insert(fork);
                 return Ok(number);
             }
         }
