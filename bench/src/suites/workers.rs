@@ -8,6 +8,7 @@ mod isolated;
 mod measured;
 #[path = "../../../crates/sandbox/examples/page_redo/redo.rs"]
 mod redo;
+mod replayed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +106,8 @@ pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
         reporter.progress(&format!("workers: isolated modules, round {} of {}", number + 1, plan.rounds));
         let ratio = runtime.block_on(isolated::ratio(&server, number, plan.round))?;
         results.add("isolated_reducer_ratio", "ratio", ratio, None, Target::AtLeast(0.35));
+        let rate = runtime.block_on(replayed::rate(&server, number))?;
+        results.add("replay_calls_per_s", "calls/s", rate, None, Target::AtLeast(10_000.0));
     }
     server.stop()?;
     for (case, unit, ours, theirs, target) in results.cases {
@@ -115,9 +118,11 @@ pub fn run(plan: &Plan, reporter: &mut Reporter) -> anyhow::Result<()> {
 }
 
 /// Values of all rounds: case, unit, ours, the baseline's where they are not part of ours, target.
+type Measured = (&'static str, &'static str, Vec<f64>, Vec<f64>, Target);
+
 #[derive(Default)]
 struct Results {
-    cases: Vec<(&'static str, &'static str, Vec<f64>, Vec<f64>, Target)>,
+    cases: Vec<Measured>,
 }
 
 impl Results {
