@@ -538,7 +538,14 @@ mod tests {
                 },
                 "G2",
             ),
-            ("writes that ran in another order", |record| record.programs[1].swap(0, 2), "G1"),
+            (
+                "writes that ran in another order",
+                |record| {
+                    let (first, rest) = record.programs[1].split_at_mut(2);
+                    std::mem::swap(&mut first[0].operation, &mut rest[0].operation);
+                },
+                "G1",
+            ),
             ("a commit that came twice", |record| record.commits.push(inserted(row(4, 2))), "G5"),
         ];
         for (name, change, guarantee) in cases {
