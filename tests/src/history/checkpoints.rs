@@ -544,7 +544,7 @@ mod tests {
                     let (first, rest) = record.programs[1].split_at_mut(2);
                     std::mem::swap(&mut first[0].operation, &mut rest[0].operation);
                 },
-                "G1",
+                "G4",
             ),
             ("a commit that came twice", |record| record.commits.push(inserted(row(4, 2))), "G5"),
         ];
