@@ -147,7 +147,7 @@ pub enum Command {
     /// Make, list, draw, show, reset, rename and delete forks
     Fork(ForkArgs),
     /// Serve five Merkle trees with blocks, forks and proofs to local programs
-    WorldState(WorldStateArgs),
+    WorldState(Box<WorldStateArgs>),
     /// Stand in for the program `aztec-wsdb`: takes its arguments and answers its clients
     AztecWsdb(AztecWsdbArgs),
     /// Show or change who you are at a server
