@@ -205,7 +205,7 @@ fn values_mean_the_same_to_the_sdk() {
         Ok(sdk) => sdk,
         Err(missing) => return skip(missing),
     };
-    let factor = if std::env::var_os("TINE_TEST_LONG").is_some() { 10 } else { 1 };
+    let factor = if std::env::var_os("TINE_TESTS_LONG").is_some() { 10 } else { 1 };
     for seed in 0..VALUES * factor {
         let mut random = Random(seed);
         let ty = random.ty(0);

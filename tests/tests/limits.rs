@@ -70,62 +70,53 @@ async fn ten_thousand_queued_requests_are_all_answered() {
     }
 }
 
-/// A lane that holds a million requests refuses one more over HTTP, says when to come back, and serves again when it is through.
+/// A lane whose waiting requests keep 256 MiB refuses more over HTTP, says when to come back, and serves again when it is through.
 #[test]
 fn a_full_lane_refuses_http_calls_with_429() {
-    /// As many connections at nearly their own bound as fill a lane, and some more.
-    const CONNECTIONS: usize = 68;
-    const CALLS_IN_FRAME: u32 = 100;
-    const FRAMES: u32 = 163;
+    /// Nearly the longest body; so many of them do not fit.
+    const ARGUMENT_BYTES: usize = 2_000_000;
+    const CALLS: usize = 150;
     /// Each takes until its deadline of two seconds: time to fill the lane behind them.
-    const SPINS: u32 = 4;
-    /// A connection submits at most 256 requests and a frame at once and is cut off when they have no room.
-    const TRIES: usize = 400;
+    const SPINS: u32 = 8;
     let server = TestServer::start();
     let database = server.publish_probe("full-lane");
-    let mut sockets: Vec<RawSocket> =
-        (0..CONNECTIONS).map(|_| RawSocket::connect(server.address(), &database.name, "&confirmed=false")).collect();
+    let mut socket = RawSocket::connect(server.address(), &database.name, "&confirmed=false");
     let spin = |request_id| ClientMessage::CallReducer { request_id, reducer: "spin".into(), args: Bytes::new() };
-    sockets[0].send(&encoded(&(0..SPINS).map(spin).collect::<Vec<_>>())).expect("sent");
-    let frame = encoded(&(0..CALLS_IN_FRAME).map(noop).collect::<Vec<_>>());
-    for socket in &mut sockets[1..] {
-        // The last ones are cut off.
-        let _ = (0..FRAMES).try_for_each(|_| socket.send(&frame));
+    socket.send(&encoded(&(0..SPINS).map(spin).collect::<Vec<_>>())).expect("sent");
+    let body = format!("[\"{}\"]", "x".repeat(ARGUMENT_BYTES));
+    let mut calls: Vec<TcpStream> =
+        (0..CALLS).map(|_| start_call(server.address(), &database.name, &body)).collect();
+    let mut refused = 0;
+    for call in &mut calls {
+        let head = head_of_reply(call).to_ascii_lowercase();
+        if head.starts_with("http/1.1 429 ") {
+            assert!(head.contains("\r\nretry-after: ") && head.contains("\r\ntine-error: tn0607\r\n"), "{head}");
+            refused += 1;
+        } else {
+            assert!(head.starts_with("http/1.1 400 "), "the reducer takes no argument: {head}");
+        }
     }
-    let mut waiting = Vec::new();
-    let refused = (0..TRIES).find_map(|_| {
-        let mut call = start_call(server.address(), &database.name);
-        let head = head_within(&mut call, Duration::from_millis(20));
-        waiting.push(call);
-        head
-    });
-    let head = refused.expect("the lane is full").to_ascii_lowercase();
-    assert!(head.starts_with("http/1.1 429 "), "{head}");
-    assert!(head.contains("\r\nretry-after: ") && head.contains("\r\ntine-error: tn0607\r\n"), "{head}");
-    drop((sockets, waiting));
-    let end = Instant::now() + 2 * SOON;
-    while database.client.call(&database.name, "noop", &serde_json::json!([])).is_err() {
-        assert!(Instant::now() < end, "the lane does not recover");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    assert!((1..CALLS).contains(&refused), "{refused} of {CALLS} were refused");
+    database.client.call(&database.name, "noop", &serde_json::json!([])).expect("the lane is through");
 }
 
-fn start_call(address: &str, database: &str) -> TcpStream {
+fn start_call(address: &str, database: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("connected");
-    let request = format!(
+    let head = format!(
         "POST /v1/database/{database}/call/noop HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
-         content-length: 2\r\n\r\n[]"
+         content-length: {}\r\n\r\n",
+        body.len()
     );
-    stream.write_all(request.as_bytes()).expect("sent");
+    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).expect("sent");
     stream
 }
 
-/// What has come of a reply's head after `patience`, if anything.
-fn head_within(stream: &mut TcpStream, patience: Duration) -> Option<String> {
-    stream.set_read_timeout(Some(patience)).expect("a timeout can be set");
+/// The head of a reply that may come when everything before it has run.
+fn head_of_reply(stream: &mut TcpStream) -> String {
+    stream.set_read_timeout(Some(4 * SOON)).expect("a timeout can be set");
     let mut head = [0; 4096];
-    let length = stream.read(&mut head).ok()?;
-    Some(String::from_utf8_lossy(&head[..length]).into_owned())
+    let length = stream.read(&mut head).expect("a reply");
+    String::from_utf8_lossy(&head[..length]).into_owned()
 }
 
 /// A subscriber that never reads is cut off at a bound; writers and other subscribers go on.

@@ -1,7 +1,7 @@
 //! Random calls against a random schema, with a model in memory as oracle: every call must succeed or fail as the model says, and
 //! what a client follows (tables, views that return rows, views that return queries) must be what the model has.
 //!
-//! `TINE_TEST_LONG=1` runs twenty times as many. A failure names its seed.
+//! `TINE_TESTS_LONG=1` runs twenty times as many. A failure names its seed.
 
 #[path = "oracle/model.rs"]
 mod model;
@@ -24,7 +24,7 @@ const CALLS: usize = 10_000;
 const BATCH: usize = 50;
 
 fn is_long() -> bool {
-    std::env::var_os("TINE_TEST_LONG").is_some()
+    std::env::var_os("TINE_TESTS_LONG").is_some()
 }
 
 /// Makes random calls of a published module and compares.

@@ -80,6 +80,26 @@ pub enum CallArguments {
     Json(serde_json::Value),
 }
 
+impl CallArguments {
+    /// About the memory they keep, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        fn of(value: &serde_json::Value) -> usize {
+            use serde_json::Value;
+            let inside = match value {
+                Value::String(text) => text.len(),
+                Value::Array(items) => items.iter().map(of).sum(),
+                Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + of(value)).sum(),
+                Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            };
+            size_of::<Value>() + inside
+        }
+        match self {
+            CallArguments::Bsatn(bytes) => bytes.len(),
+            CallArguments::Json(value) => of(value),
+        }
+    }
+}
+
 /// A caller that is no connected client, such as an HTTP request.
 #[derive(Clone, Debug)]
 pub struct Requester {

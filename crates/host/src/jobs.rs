@@ -138,7 +138,7 @@ impl Job {
     pub fn bytes(&self) -> usize {
         match self {
             Job::Client { share, .. } | Job::Query { share, .. } => share.bytes,
-            Job::Call { arguments: CallArguments::Bsatn(bytes), .. } => bytes.len(),
+            Job::Call { arguments, .. } => arguments.bytes(),
             Job::Immediate { arguments, .. } => arguments.len(),
             Job::Http { call, .. } => call.body.len() + call.uri.len(),
             Job::Sql { text, .. } => text.len(),

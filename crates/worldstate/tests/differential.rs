@@ -1,7 +1,7 @@
 //! The same random commands to this service and to the server that it stands in for: the same replies, but for the defects
 //! listed in `docs/world-state.md`, which the commands keep clear of or the comparison leaves out.
 //!
-//! `TINE_TEST_LONG=1` runs many more; `TINE_WORLD_SEED=n` repeats one.
+//! `TINE_TESTS_LONG=1` runs many more; `TINE_WORLD_SEED=n` repeats one.
 
 use std::collections::BTreeMap;
 
@@ -354,7 +354,7 @@ fn replies_are_those_of_the_server_it_stands_in_for() {
             let seed = seed.parse().unwrap();
             seed..seed + 1
         }
-        Err(_) if std::env::var_os("TINE_TEST_LONG").is_some() => 0..200,
+        Err(_) if std::env::var_os("TINE_TESTS_LONG").is_some() => 0..200,
         Err(_) => 0..6,
     };
     for seed in seeds {

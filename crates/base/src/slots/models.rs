@@ -6,6 +6,7 @@ use std::time::Duration;
 use shuttle::sync::{Condvar, Mutex};
 use shuttle::{check_pct, check_random, thread};
 
+use super::sync::Ordering;
 use super::words::{Doors, Notify, Seen, SlotWords, Turn};
 
 /// Random schedules per model.
@@ -139,6 +140,19 @@ fn an_attended_request_calls_and_is_answered() {
         region.guest(2, 2);
         assert_eq!(host.join().expect("done"), 4);
     });
+}
+
+#[test]
+fn a_guest_that_looks_late_leaves_the_next_sleep_announced() {
+    shuttle::check_random(
+        || {
+            let slot = SlotWords::default();
+            slot.host_asleep.store(1, Ordering::SeqCst);
+            slot.pass_to_host(Turn::Call, 1);
+            assert!(slot.host_asleep.load(Ordering::SeqCst) == 1, "the guest's next turn has to wake it, too");
+        },
+        1,
+    );
 }
 
 #[test]

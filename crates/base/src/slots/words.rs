@@ -41,8 +41,8 @@ pub(super) struct Doors {
 pub(super) struct SlotWords {
     /// Whose turn it is: the generation of the slot's use above [`Turn::BITS`] bits of [`Turn`].
     pub(super) turn: Futex,
-    /// 1 while a thread of the host sleeps on `turn` or is about to.
-    host_asleep: AtomicU32,
+    /// 1 while a thread of the host sleeps on `turn` or is about to. Written by the host alone.
+    pub(super) host_asleep: AtomicU32,
     /// Whether a thread of the host waits for this request alone: then no bit in `completed` is set and no event is sent.
     attended: AtomicU32,
     /// Lengths and places, in bytes; see [`super::Exchange`].
@@ -206,8 +206,9 @@ impl SlotWords {
     /// Guest: gives the turn to the host.
     pub(super) fn pass_to_host(&self, turn: Turn, generation: u32) {
         self.turn.store(turn.word(generation));
-        // SYNC: pairs with `await_guest`, which sets the word before it looks at the turn again.
-        if self.host_asleep.load(Ordering::SeqCst) == 1 && self.host_asleep.swap(0, Ordering::SeqCst) == 1 {
+        // SYNC: pairs with `await_guest`, which sets the word before it looks at the turn again. Only the host clears it: a guest
+        // that comes late, after the host has answered and announced its next sleep, must not take that announcement away.
+        if self.host_asleep.load(Ordering::SeqCst) == 1 {
             self.turn.wake();
         }
     }
