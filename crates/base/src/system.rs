@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,7 +25,11 @@ pub struct SystemEnv;
 /// little memory.
 const DIRECT_CHUNK_BYTES: usize = 1 << 20;
 
-struct SystemFile(File);
+struct SystemFile {
+    file: File,
+    /// Whether [`EnvFile::try_lock_exclusive`] got the lock.
+    locked: AtomicBool,
+}
 
 /// A file opened with `O_DIRECT | O_DSYNC`, and the buffer that the kernel takes its bytes from.
 struct DirectFile {
@@ -76,7 +81,7 @@ impl Env for SystemEnv {
             OpenMode::Create => options.create(true),
             OpenMode::CreateNew => options.create_new(true),
         };
-        Ok(Box::new(SystemFile(options.open(path)?)))
+        Ok(Box::new(SystemFile { file: options.open(path)?, locked: AtomicBool::new(false) }))
     }
 
     #[cfg(target_os = "linux")]
@@ -143,7 +148,7 @@ impl Env for SystemEnv {
 impl EnvFile for SystemFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         loop {
-            match self.0.read_at(buffer, offset) {
+            match self.file.read_at(buffer, offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
@@ -151,15 +156,15 @@ impl EnvFile for SystemFile {
     }
 
     fn write_all_at(&self, content: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(content, offset)
+        self.file.write_all_at(content, offset)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        self.file.set_len(length)
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
@@ -167,21 +172,35 @@ impl EnvFile for SystemFile {
         let mut position = self.len()?;
         while position < length {
             let chunk = usize::try_from(length - position).map_or(ZERO_CHUNK_BYTES, |rest| rest.min(ZERO_CHUNK_BYTES));
-            self.0.write_all_at(&ZEROS[..chunk], position)?;
+            self.file.write_all_at(&ZEROS[..chunk], position)?;
             position += chunk as u64;
         }
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn try_lock_exclusive(&self) -> io::Result<bool> {
-        match self.0.try_lock() {
-            Ok(()) => Ok(true),
+        match self.file.try_lock() {
+            Ok(()) => {
+                self.locked.store(true, Ordering::Relaxed);
+                Ok(true)
+            }
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+impl Drop for SystemFile {
+    /// Closing alone gives a lock back only when no copy of the descriptor is left. A process that some other thread is
+    /// starting has one of every descriptor until it has become the other program.
+    fn drop(&mut self) {
+        if *self.locked.get_mut() {
+            // An error would mean that there is no lock, and closing comes next.
+            let _ = self.file.unlock();
         }
     }
 }
@@ -300,6 +319,44 @@ mod tests {
         assert!(!second.try_lock_exclusive().expect("lock"));
         drop(first);
         assert!(second.try_lock_exclusive().expect("lock"));
+    }
+
+    /// A process on its way from fork to exec holds copies of all descriptors; it must not hold the locks as well.
+    #[test]
+    fn a_process_being_started_holds_no_lock() {
+        use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+        use std::os::fd::AsRawFd;
+        use std::os::unix::process::CommandExt;
+
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("LOCK");
+        let file = SystemEnv.open(&path, OpenMode::Create).expect("open");
+        assert!(file.try_lock_exclusive().expect("lock"));
+        let (mut forked, tell_forked): (PipeReader, PipeWriter) = pipe().expect("pipe");
+        let (wait_to_go_on, mut go_on) = pipe().expect("pipe");
+        let mut command = std::process::Command::new("true");
+        let (tell, wait) = (tell_forked.as_raw_fd(), wait_to_go_on.as_raw_fd());
+        let pause = move || {
+            let mut byte = [0_u8; 1];
+            // SAFETY: both descriptors are open in the child, which has copies of all, and the buffers have one byte.
+            // write(2) and read(2) may be called between fork and exec.
+            unsafe {
+                libc::write(tell, byte.as_ptr().cast(), 1);
+                libc::read(wait, byte.as_mut_ptr().cast(), 1);
+            }
+            Ok(())
+        };
+        // SAFETY: the closure calls nothing but the two functions above.
+        unsafe { command.pre_exec(pause) };
+        let starting = std::thread::spawn(move || command.status());
+        forked.read_exact(&mut [0]).expect("the child is there");
+        drop(file);
+        let again = SystemEnv.open(&path, OpenMode::Create).expect("open");
+        let locked = again.try_lock_exclusive().expect("lock");
+        go_on.write_all(&[0]).expect("the child waits");
+        assert!(starting.join().expect("no panic").expect("it runs").success());
+        assert!(locked, "the lock was given back");
+        drop((tell_forked, wait_to_go_on));
     }
 
     #[test]
