@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{KEY, PATIENCE, ask, sandbox, until};
@@ -43,23 +43,28 @@ fn held() -> (usize, usize) {
     (of_workers.count(), maps.lines().filter(|line| line.contains("memfd:tine-worker")).count())
 }
 
-/// Calls from some threads until `stop`; returns replies and failures.
-fn traffic(pool: &Pool, until: Instant) -> (u64, u64) {
-    let (replies, failures) = (AtomicU64::new(0), AtomicU64::new(0));
+/// What became of the calls of [`traffic`].
+#[derive(Default)]
+struct Outcomes {
+    replies: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// Calls from some threads while `goes_on`.
+fn traffic(pool: &Pool, outcomes: &Outcomes, goes_on: &(impl Fn() -> bool + Sync)) {
     std::thread::scope(|scope| {
         for thread in 0..3u128 {
-            let (replies, failures) = (&replies, &failures);
             scope.spawn(move || {
-                while Instant::now() < until {
+                while goes_on() {
                     match ask(pool, WorkerKey(thread % 2), b"ehello") {
                         Ok(reply) => {
                             assert_eq!(reply, b"hello");
-                            replies.fetch_add(1, Ordering::Relaxed);
+                            outcomes.replies.fetch_add(1, Ordering::Relaxed);
                         }
                         Err(
                             CallError::Died(Death::Signalled(9)) | CallError::Bystander(_) | CallError::Launch { .. },
                         ) => {
-                            failures.fetch_add(1, Ordering::Relaxed);
+                            outcomes.failures.fetch_add(1, Ordering::Relaxed);
                         }
                         Err(error) => panic!("{error}"),
                     }
@@ -67,7 +72,6 @@ fn traffic(pool: &Pool, until: Instant) -> (u64, u64) {
             });
         }
     });
-    (replies.into_inner(), failures.into_inner())
 }
 
 #[test]
@@ -77,27 +81,36 @@ fn killed_workers_and_zygotes_are_replaced_and_leave_nothing() {
     let pool = sandbox.pool(PoolOptions { spares: 2, ..PoolOptions::new("test") }).expect("a pool");
     ask(&pool, KEY, b"e").expect("up");
     let length = Duration::from_secs(if std::env::var_os("TINE_TESTS_LONG").is_some() { 60 } else { 3 });
-    let end = Instant::now() + length;
-    let (replies, failures) = std::thread::scope(|scope| {
-        let traffic = scope.spawn(|| traffic(&pool, end));
+    let (started, stop, outcomes) = (Instant::now(), AtomicBool::new(false), Outcomes::default());
+    let metrics = sandbox.metrics();
+    let replies = || outcomes.replies.load(Ordering::Relaxed);
+    let has_seen_enough = || metrics.workers_died() > 10 && metrics.zygotes_started() > 3 && replies() > 100;
+    std::thread::scope(|scope| {
+        let traffic = scope.spawn(|| traffic(&pool, &outcomes, &|| !stop.load(Ordering::Relaxed)));
         let mut random = 12345u64;
-        while Instant::now() < end {
+        let mut replies_before = 0;
+        while started.elapsed() < length || !has_seen_enough() && started.elapsed() < length + PATIENCE {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             std::thread::sleep(Duration::from_micros((random >> 33) % 8_000));
+            // Most strike after a reply: a key whose workers all die without one rests for seconds, with nobody to kill.
+            if random >> 54 & 7 != 0 && replies() == replies_before {
+                continue;
+            }
+            replies_before = replies();
             let workers = sandbox.workers();
             let worker = workers.get((random >> 40) as usize % workers.len().max(1)).map(|worker| worker.pid);
             if let Some(pid) = worker.filter(|_| random >> 50 & 3 != 0).or(sandbox.zygote_pid()) {
                 signal(pid);
             }
         }
+        stop.store(true, Ordering::Relaxed);
         traffic.join().expect("no panic")
     });
-    assert!(replies > 100, "{replies} replies, {failures} failures");
+    assert!(replies() > 100, "{} replies, {} failures", replies(), outcomes.failures.load(Ordering::Relaxed));
     until("it works again", || ask(&pool, KEY, b"e").is_ok());
-    let (died, zygotes) = (sandbox.metrics().workers_died(), sandbox.metrics().zygotes_started());
-    assert!(died > 10 && zygotes > 3, "{died} workers died, {zygotes} zygotes");
+    let (died, zygotes) = (metrics.workers_died(), metrics.zygotes_started());
+    assert!(has_seen_enough(), "{died} workers died, {zygotes} zygotes");
     sandbox.shut_down(PATIENCE).expect("all reaped");
-    let metrics = sandbox.metrics();
     assert_eq!((metrics.in_flight(), metrics.in_flight_bytes(), metrics.workers()), (0, 0, 0));
     drop((pool, sandbox));
     until("nothing is held", || held() <= before);
@@ -119,7 +132,8 @@ fn a_server_to_be_killed() {
     ask(&pool, KEY, b"e").expect("up");
     let pids: Vec<_> = children().iter().map(ToString::to_string).collect();
     println!("\nchildren: {}", pids.join(" "));
-    traffic(&pool, Instant::now() + PATIENCE);
+    let started = Instant::now();
+    traffic(&pool, &Outcomes::default(), &|| started.elapsed() < PATIENCE);
 }
 
 #[test]
