@@ -84,8 +84,7 @@ fn a_full_lane_refuses_http_calls_with_429() {
     let spin = |request_id| ClientMessage::CallReducer { request_id, reducer: "spin".into(), args: Bytes::new() };
     socket.send(&encoded(&(0..SPINS).map(spin).collect::<Vec<_>>())).expect("sent");
     let body = format!("[\"{}\"]", "x".repeat(ARGUMENT_BYTES));
-    let mut calls: Vec<TcpStream> =
-        (0..CALLS).map(|_| start_call(server.address(), &database.name, &body)).collect();
+    let mut calls: Vec<TcpStream> = (0..CALLS).map(|_| start_call(server.address(), &database.name, &body)).collect();
     let mut refused = 0;
     for call in &mut calls {
         let head = head_of_reply(call).to_ascii_lowercase();
