@@ -1,7 +1,7 @@
 //! The HTTP routes, byte for byte where clients depend on it.
 
 use serde_json::{Value, json};
-use tine_tests::server::TestServer;
+use tine_tests::{server::TestServer, wait};
 
 /// A reply as it came.
 struct Reply {
@@ -243,7 +243,13 @@ fn probes_metrics_pages_and_cross_origin_rules() {
     let server = TestServer::shared();
     server.publish_probe("http-misc");
     assert_eq!(send(server, "GET", "/livez", &[], b"").status, 200);
-    assert_eq!(send(server, "GET", "/readyz", &[], b"").status, 200);
+    // Workers are tried out while the server starts.
+    wait::until_true("what workers may do is known", || {
+        let ready = send(server, "GET", "/readyz", &[], b"");
+        assert_eq!(ready.status, 200);
+        let level = ready.body.lines().find_map(|line| line.strip_prefix("workers: ")).expect("a line about workers");
+        level.starts_with("seccomp, ") && level.ends_with("7 forbidden calls refused")
+    });
     assert_eq!(send(server, "GET", "/v1/ping", &[], b"").status, 200);
     let metrics = send(server, "GET", "/v1/metrics", &[], b"");
     assert!(metrics.body.contains("# TYPE tine_"), "{}", &metrics.body[..metrics.body.len().min(400)]);

@@ -122,3 +122,56 @@ fn forks_inherit_where_a_module_runs_and_restarts_keep_it() {
     }
     assert_eq!((count(&client, "guarded@f"), count(&client, "guarded")), (2, 1));
 }
+
+/// The value of a line of metrics that begins like this, up to its value.
+fn metric(text: &str, line: &str) -> f64 {
+    let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {line} in\n{text}")).parse().unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+#[test]
+fn what_workers_do_is_counted() {
+    let server = TestServer::start();
+    let client = publish(&server, "guarded", "process");
+    client.call("guarded", "add", &json!(["first"])).expect("added");
+    fails(client.call("guarded", "search", &json!([])), "TN0532");
+    kill_workers(&server);
+    client.call("guarded", "add", &json!(["second"])).expect("added");
+    let read = || server.anonymous().metrics().expect("metrics");
+    let started = Instant::now();
+    while metric(&read(), "tine_workers_died_total") < 1.0 || metric(&read(), "tine_workers_in_flight") > 0.0 {
+        assert!(started.elapsed() < PATIENCE, "{}", read());
+        thread::sleep(Duration::from_millis(10));
+    }
+    let text = read();
+    let documented = include_str!("../../docs/limits.md");
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE tine_worker")) {
+        let (name, kind) = line.split_once(' ').expect("a name and a type");
+        assert!(documented.contains(&format!("`tine_worker{name}")), "tine_worker{name} is not documented");
+        assert!(matches!(kind, "counter" | "gauge" | "histogram"), "{line}");
+    }
+    // The one that compiled, the two that ran calls and were ended, and the last.
+    assert!(metric(&text, "tine_workers_launches_total") >= 4.0, "{text}");
+    assert!(metric(&text, "tine_workers_requests_total") >= 6.0, "{text}");
+    assert!(metric(&text, "tine_workers_nested_calls_total") >= 3.0, "{text}");
+    assert_eq!(metric(&text, "tine_workers_timeouts_total"), 1.0);
+    assert_eq!(metric(&text, "tine_workers_killed_total{cause=\"deadline\"}"), 1.0);
+    assert_eq!(metric(&text, "tine_workers_killed_total{cause=\"protocol\"}"), 0.0);
+    for zero in ["launches_failed_total", "abandoned_slots", "in_flight_bytes"] {
+        assert_eq!(metric(&text, &format!("tine_workers_{zero}")), 0.0, "{zero}");
+    }
+    for histogram in ["launch_call", "fork_to_ready", "first_reply", "queue_wait", "kill_to_reaped"] {
+        let name = format!("tine_workers_{histogram}_seconds");
+        let count = metric(&text, &format!("{name}_count"));
+        assert!(count > 0.0, "{name}");
+        assert_eq!(metric(&text, &format!("{name}_bucket{{le=\"+Inf\"}}")), count, "{name}");
+        assert!(metric(&text, &format!("{name}_sum")) < 1_000.0, "{name} is in seconds");
+    }
+    let of_workers = |name: &str| -> Vec<f64> {
+        let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{entry=\"tine-module\",")));
+        lines.map(|line| line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")).collect()
+    };
+    let resident = of_workers("tine_worker_resident_bytes");
+    assert!(!resident.is_empty() && resident.iter().all(|&bytes| bytes > 100_000.0), "{text}");
+    assert_eq!(of_workers("tine_worker_cpu_seconds_total").len(), resident.len());
+}

@@ -79,14 +79,14 @@ impl Host {
     pub fn plan(&self, address: &str, actor: &Actor, program: &[u8]) -> Result<PublishPlan, HostError> {
         let handle = self.resolve(address)?;
         self.authorize(&handle.database, actor, "update database")?;
-        let compiled = self.compile(program)?;
         let present = handle.module();
+        let compiled = self.compile(program, present.isolation)?;
         let schema = match planned_schema(&compiled, &present.schema) {
             Ok(schema) => schema,
             Err(SchemaError::Incompatible(changes)) => return Ok(PublishPlan::Incompatible(changes)),
             Err(error) => return Err(error.into()),
         };
-        let next = ActiveModule::new(compiled, schema)?;
+        let next = ActiveModule::new(compiled, schema, present.isolation)?;
         Ok(PublishPlan::Update(UpdatePlan::between(handle.fork_identity(), &present, &next)))
     }
 
@@ -105,9 +105,12 @@ impl Host {
         self.publish_cleared(address, actor, program, None)
     }
 
-    pub(crate) fn compile(&self, program: &[u8]) -> Result<Arc<CompiledModule>, HostError> {
-        let shared = self.shared();
-        shared.modules.compile(program, &shared.options.instance_limits)
+    pub(crate) fn compile(
+        &self,
+        program: &[u8],
+        isolation: Option<IsolationMode>,
+    ) -> Result<Arc<CompiledModule>, HostError> {
+        self.shared().modules.compile(program, isolation)
     }
 
     fn publish_update(
@@ -117,8 +120,9 @@ impl Host {
         request: PublishRequest,
     ) -> Result<Published, HostError> {
         self.authorize(&handle.database, actor, "update database")?;
-        let compiled = self.compile(&request.program)?;
-        let PublishRequest { program, policy, isolation, .. } = request;
+        let isolation = request.isolation.or(handle.module().isolation);
+        let compiled = self.compile(&request.program, isolation)?;
+        let PublishRequest { program, policy, .. } = request;
         let job = PublishJob { compiled, program, first: None, policy, isolation, publisher: requester(actor) };
         let lsn = publish_on_lane(handle, job)?;
         Ok(published(handle, lsn, false))
@@ -132,7 +136,7 @@ impl Host {
         if !actor.is_admin && !self.shared().options.open_publish {
             return Err(HostError::AdminRequired);
         }
-        let compiled = self.compile(&program)?;
+        let compiled = self.compile(&program, isolation)?;
         let mut lsn = Lsn::new(0);
         let database = self.create_with(self.create_row(name, actor.identity), |database| {
             let program = FirstProgram { compiled, program, isolation };
@@ -152,7 +156,8 @@ impl Host {
     ) -> Result<Published, HostError> {
         let (database, fork) = self.locate(address)?;
         self.authorize(&database, actor, "reset database")?;
-        let compiled = self.compile(&program)?;
+        let isolation = isolation.or(database.fork(fork)?.module().isolation);
+        let compiled = self.compile(&program, isolation)?;
         let _one_at_a_time = self.changing();
         if database.is_main(fork) {
             database.check_unlocked()?;
@@ -160,7 +165,6 @@ impl Host {
         let before = database.fork(fork)?;
         let staged = database.stage(fork, None)?;
         let run_on = schedules_follow(before.schedules_run(), before.schedules_run_on(), staged.id);
-        let isolation = isolation.or(before.module().isolation);
         drop(before);
         let mut lsn = Lsn::new(0);
         self.replace(&database, fork, &staged, || {
@@ -189,7 +193,7 @@ fn publish_first(
 ) -> Result<Lsn, HostError> {
     let FirstProgram { compiled, program, isolation } = first;
     let schema = new_schema(&database.store, &compiled, None)?;
-    let module = Arc::new(ActiveModule::new(compiled.clone(), schema)?.isolated(isolation));
+    let module = Arc::new(ActiveModule::new(compiled.clone(), schema, isolation)?);
     let fork = database.start_first(fork, module.clone(), schedules_run_on)?;
     let handle = ForkHandle { database: database.clone(), fork };
     let policy = ClientPolicy::default();

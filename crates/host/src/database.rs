@@ -127,8 +127,7 @@ impl Database {
             fork.close(CLOSE_WITHIN)?;
         }
         let meta = Meta::read(&self.store.snapshot(id)?)?.ok_or(HostError::Damaged("module"))?;
-        let compiled = self.host.modules.compile(&meta.program, &self.host.options.instance_limits)?;
-        let module = Arc::new(ActiveModule::new(compiled, meta.schema)?.isolated(meta.isolation));
+        let module = self.host.modules.of_version(&meta)?;
         self.start(&mut running, id, module, meta.schedules_run_on)
     }
 

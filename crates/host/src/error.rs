@@ -51,6 +51,9 @@ pub enum HostError {
     /// A module is to run in a process of its own, and there are none.
     #[error("this server starts no worker processes, so it cannot run a module with isolation `process`")]
     NoWorkers,
+    /// Recorded calls were to run in a worker process, and something other than a call ended that.
+    #[error("the worker process in which recorded calls run failed: {0}")]
+    RedoWorker(#[source] tine_sandbox::CallError),
     /// The `init` reducer of a new database failed.
     #[error("the init reducer failed: {0}")]
     InitFailed(String),
@@ -202,6 +205,16 @@ pub enum HostError {
 }
 
 impl HostError {
+    /// What a worker process did or could not do, when that is the error.
+    pub fn of_worker(&self) -> Option<&tine_sandbox::CallError> {
+        match self {
+            HostError::RedoWorker(error)
+            | HostError::Load(LoadError::Worker(error))
+            | HostError::Compile(CompileError::Load(LoadError::Worker(error))) => Some(error),
+            _ => None,
+        }
+    }
+
     /// The stable code of the error.
     pub fn code(&self) -> &'static str {
         match self {
@@ -220,6 +233,7 @@ impl HostError {
             HostError::TooManyNames(_) => "TN0636",
             HostError::View(_) => "TN0637",
             HostError::NoWorkers => "TN0639",
+            HostError::RedoWorker(error) => error.code(),
             HostError::NeverConfirmed => "TN0612",
             HostError::DirectoryInUse(_) => "TN0613",
             HostError::WrongVersion { .. } => "TN0614",

@@ -186,8 +186,9 @@ impl Host {
         let scheduler = Scheduler::start(&env)?;
         let memory_max = options.instances_memory_max;
         let maker = InstanceMaker::new(options.instance_limits.clone(), options.isolation, options.sandbox.clone())?;
-        let instances = Instances::start(&env, maker, memory_max, metrics.clone())?;
-        let modules = ModuleCache::new(code_cache::open(&env, &directory), metrics.clone());
+        let maker = Arc::new(maker);
+        let instances = Instances::start(&env, maker.clone(), memory_max, metrics.clone())?;
+        let modules = ModuleCache::new(maker, code_cache::open(&env, &directory), metrics.clone());
         let http = http::Client::new(options.http_allow.clone());
         let shared = Arc::new(HostShared {
             env: env.clone(),

@@ -16,7 +16,7 @@ use tine_base::Env;
 use tine_module::{CompiledModule, Instance};
 
 use crate::fork::Fork;
-use crate::isolation::InstanceMaker;
+use crate::isolation::{InstanceMaker, RedoPlace};
 use crate::metrics::Metrics;
 use crate::module::ActiveModule;
 use crate::{HostError, IsolationMode};
@@ -105,7 +105,7 @@ impl HeapWatch {
 struct Shared {
     state: Mutex<State>,
     wanted_or_stop: Condvar,
-    maker: InstanceMaker,
+    maker: Arc<InstanceMaker>,
     memory_max: usize,
     metrics: Arc<Metrics>,
 }
@@ -119,7 +119,7 @@ pub(crate) struct Instances {
 impl Instances {
     pub fn start(
         env: &Arc<dyn Env>,
-        maker: InstanceMaker,
+        maker: Arc<InstanceMaker>,
         memory_max: usize,
         metrics: Arc<Metrics>,
     ) -> Result<Self, HostError> {
@@ -149,6 +149,11 @@ impl Instances {
     /// An instance that belongs to no fork and does not count against the budget.
     pub fn make(&self, module: &ActiveModule) -> Result<Instance, HostError> {
         self.shared.maker.make(module)
+    }
+
+    /// Where recorded calls run again.
+    pub fn redo_place(&self) -> RedoPlace {
+        self.shared.maker.redo_place()
     }
 
     /// Whether modules that ask for this can run here.

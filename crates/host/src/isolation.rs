@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tine_module::isolation::Isolation;
-use tine_module::{Instance, Limits};
+use tine_module::{CodeCache, CompileError, CompiledModule, Instance, Limits, SourceBundle};
 use tine_sandbox::Sandbox;
 
 use crate::HostError;
@@ -52,7 +53,22 @@ impl FromStr for IsolationMode {
     }
 }
 
-/// Makes instances where they are to run.
+/// How long a redo waits to learn whether workers can be locked in; the server finds out when it starts.
+const LEVEL_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where recorded calls run again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedoPlace {
+    /// In worker processes, whatever the database's setting: what is tried out is least known.
+    Workers,
+    /// Where the database's other calls run, because no worker can be locked in here.
+    WithCalls {
+        /// Why none can.
+        reason: String,
+    },
+}
+
+/// Compiles modules and makes their instances where they are to run.
 pub(crate) struct InstanceMaker {
     limits: Limits,
     default: IsolationMode,
@@ -70,14 +86,44 @@ impl InstanceMaker {
 
     /// Whether modules that ask for this can run here.
     pub fn check(&self, asked: Option<IsolationMode>) -> Result<(), HostError> {
-        match asked.unwrap_or(self.default) {
+        match self.mode(asked) {
             IsolationMode::Process if self.sandbox.is_none() => Err(HostError::NoWorkers),
             IsolationMode::Process | IsolationMode::InProcess => Ok(()),
         }
     }
 
+    /// Where modules that ask for this run.
+    pub fn mode(&self, asked: Option<IsolationMode>) -> IsolationMode {
+        asked.unwrap_or(self.default)
+    }
+
+    /// Where recorded calls run again.
+    pub fn redo_place(&self) -> RedoPlace {
+        let reason = match self.sandbox.as_deref().map(|sandbox| sandbox.level(LEVEL_WITHIN)) {
+            Some(Some(level)) if level.is_full() => return RedoPlace::Workers,
+            Some(Some(level)) => format!("workers cannot be locked in here: {level}"),
+            Some(None) => "the process that starts workers does not answer".to_owned(),
+            None => "this server starts no worker processes".to_owned(),
+        };
+        RedoPlace::WithCalls { reason }
+    }
+
+    /// Compiles a module where its instances are to run, which evaluates its top level.
+    pub fn compile(
+        &self,
+        bundle: &SourceBundle,
+        mode: IsolationMode,
+        cache: Option<&CodeCache>,
+    ) -> Result<Arc<CompiledModule>, HostError> {
+        let compiled: Result<_, CompileError> = match mode {
+            IsolationMode::InProcess => tine_module::compile_with_cache(bundle, &self.limits, cache),
+            IsolationMode::Process => tine_module::compile_isolated(bundle, &self.limits, self.isolation()?),
+        };
+        Ok(compiled?)
+    }
+
     pub fn make(&self, module: &ActiveModule) -> Result<Instance, HostError> {
-        match module.isolation.unwrap_or(self.default) {
+        match self.mode(module.isolation) {
             IsolationMode::InProcess => Ok(module.compiled.instantiate(&module.schema, &self.limits)?),
             IsolationMode::Process => {
                 Ok(module.compiled.instantiate_isolated(&module.schema, &self.limits, self.isolation()?)?)

@@ -55,7 +55,7 @@ pub use forks::{ForkMade, ForkParent, ForkRequest, ForkSummary, ResetRequest};
 pub use handle::{Connection, ForkHandle};
 pub use host::{DIRECTORY_VERSION, DatabaseInfo, Host};
 pub use http::{BadHttpRule, HttpAnswer, HttpCall, HttpRule};
-pub use isolation::{BadIsolationMode, IsolationMode};
+pub use isolation::{BadIsolationMode, IsolationMode, RedoPlace};
 pub use local::{LOCAL_BYTES_MAX, LOCAL_ROWS_MAX, LocalBound, LocalRead, LocalReply, LocalWrite, RowForm, wait_for};
 pub use logs::{LogLevel, LogRecord, ModuleLog};
 pub use metrics::{Counter, Gauge, Metrics};

@@ -5,9 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use tine_module::{
-    CodeCache, CompiledModule, HandlerIndex, Limits, ProcedureIndex, ReducerIndex, SourceBundle, ViewIndex,
-};
+use tine_module::{CodeCache, CompiledModule, HandlerIndex, ProcedureIndex, ReducerIndex, SourceBundle, ViewIndex};
 use tine_query::{Catalog, RowRules};
 use tine_tables::{COLUMNS_MAX, ColumnId, ColumnSchema, DatabaseSchema};
 use tine_types::AlgebraicType;
@@ -15,6 +13,8 @@ use tine_types::module_def::{HttpMethod, LifecycleEvent, MethodOrAny, ModuleDef,
 use tine_types::{ProductType, ProductTypeElement};
 
 use crate::instances::SpareKey;
+use crate::isolation::InstanceMaker;
+use crate::meta::Meta;
 use crate::metrics::Metrics;
 use crate::{HostError, IsolationMode};
 
@@ -75,7 +75,12 @@ pub(crate) struct Route {
 type Functions<Index> = HashMap<Box<str>, Arc<Function<Index>>>;
 
 impl ActiveModule {
-    pub(crate) fn new(compiled: Arc<CompiledModule>, schema: Arc<DatabaseSchema>) -> Result<Self, HostError> {
+    /// `isolation` is what the module was compiled for.
+    pub(crate) fn new(
+        compiled: Arc<CompiledModule>,
+        schema: Arc<DatabaseSchema>,
+        isolation: Option<IsolationMode>,
+    ) -> Result<Self, HostError> {
         let def = compiled.def();
         let (mut reducers, mut procedures, mut views) = (Functions::new(), Functions::new(), Vec::new());
         let (mut reducer_count, mut procedure_count) = (0, 0);
@@ -137,14 +142,9 @@ impl ActiveModule {
             routes,
             schema,
             compiled,
-            isolation: None,
+            isolation,
             spare_key: OnceLock::new(),
         })
-    }
-
-    /// The same module, to run where a version says.
-    pub(crate) fn isolated(self, isolation: Option<IsolationMode>) -> Self {
-        ActiveModule { isolation, ..self }
     }
 
     /// Whether there are any views.
@@ -331,35 +331,48 @@ fn inline_product(def: &ModuleDef, params: &ProductType) -> Result<ProductType, 
     }
 }
 
-/// Compiled modules by hash, shared by all forks that run the same code and dropped with the last of them.
+/// Compiled modules by hash and where they run, shared by all forks that run the same code and dropped with the last of them.
 pub(crate) struct ModuleCache {
-    modules: Mutex<HashMap<[u8; 32], Weak<CompiledModule>>>,
+    modules: Mutex<HashMap<([u8; 32], IsolationMode), Weak<CompiledModule>>>,
+    maker: Arc<InstanceMaker>,
     /// Compiled bundles of earlier runs.
     kept: Option<CodeCache>,
     metrics: Arc<Metrics>,
 }
 
 impl ModuleCache {
-    pub fn new(kept: Option<CodeCache>, metrics: Arc<Metrics>) -> ModuleCache {
-        ModuleCache { modules: Mutex::default(), kept, metrics }
+    pub fn new(maker: Arc<InstanceMaker>, kept: Option<CodeCache>, metrics: Arc<Metrics>) -> ModuleCache {
+        ModuleCache { modules: Mutex::default(), maker, kept, metrics }
     }
 
-    /// The compiled form of `program`, the bytes of a [`SourceBundle`].
-    pub fn compile(&self, program: &[u8], limits: &Limits) -> Result<Arc<CompiledModule>, HostError> {
+    /// The compiled form of `program`, the bytes of a [`SourceBundle`], to run where a version says.
+    pub fn compile(&self, program: &[u8], isolation: Option<IsolationMode>) -> Result<Arc<CompiledModule>, HostError> {
         let bundle = SourceBundle::decode(program).map_err(|error| HostError::BadProgram(error.to_string()))?;
+        let mode = self.maker.mode(isolation);
         // Only the one canonical form of a bundle decodes.
-        let hash = *blake3::hash(program).as_bytes();
-        if let Some(module) = self.modules.lock().get(&hash).and_then(Weak::upgrade) {
+        let key = (*blake3::hash(program).as_bytes(), mode);
+        if let Some(module) = self.modules.lock().get(&key).and_then(Weak::upgrade) {
             return Ok(module);
         }
         // Two publishers of the same new program may both compile it; the second result replaces the first, and both are right.
         let started = Instant::now();
-        let module = tine_module::compile_with_cache(&bundle, limits, self.kept.as_ref())?;
+        let module = self.maker.compile(&bundle, mode, self.kept.as_ref())?;
         self.metrics.modules_loaded.add(1);
         self.metrics.module_load_ns.add_duration(started.elapsed());
         let mut modules = self.modules.lock();
         modules.retain(|_, module| module.strong_count() > 0);
-        modules.insert(hash, Arc::downgrade(&module));
+        modules.insert(key, Arc::downgrade(&module));
         Ok(module)
+    }
+
+    /// The module of a version, to run where that says.
+    pub fn of_version(&self, meta: &Meta) -> Result<Arc<ActiveModule>, HostError> {
+        self.of_version_in(meta, meta.isolation)
+    }
+
+    /// The module of a version, to run elsewhere.
+    pub fn of_version_in(&self, meta: &Meta, isolation: Option<IsolationMode>) -> Result<Arc<ActiveModule>, HostError> {
+        let compiled = self.compile(&meta.program, isolation)?;
+        Ok(Arc::new(ActiveModule::new(compiled, meta.schema.clone(), isolation)?))
     }
 }

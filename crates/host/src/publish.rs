@@ -39,7 +39,7 @@ pub(crate) struct PublishJob {
     /// The module with its schema when the version has none yet: then `init` runs.
     pub first: Option<Arc<ActiveModule>>,
     pub policy: ClientPolicy,
-    /// Where it is to run; `None`: as before.
+    /// Where it is to run, which it was compiled for; `None`: where the server says.
     pub isolation: Option<IsolationMode>,
     pub publisher: Requester,
 }
@@ -53,8 +53,7 @@ impl ForkWorker {
             Some(module) => (module.clone(), None),
             None => {
                 let schema = new_schema(&self.fork.store, &job.compiled, Some(&previous_module.schema))?;
-                let isolation = job.isolation.or(previous_module.isolation);
-                let module = Arc::new(ActiveModule::new(job.compiled.clone(), schema)?.isolated(isolation));
+                let module = Arc::new(ActiveModule::new(job.compiled.clone(), schema, job.isolation)?);
                 let plan = UpdatePlan::between(self.fork.identity, &previous_module, &module);
                 check_policy(&plan, &job.policy)?;
                 (module, Some(plan))

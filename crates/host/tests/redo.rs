@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tine_base::SystemEnv;
 use tine_host::{
     Actor, CallArguments, CallFailure, CallKind, ForkRequest, HistoryRequest, Host, HostError, HostOptions, Lsn,
-    Outcome, PublishRequest, ReplayReport, ReplayRequest, Requester, VerifyRequest, VersionAt,
+    Outcome, PublishRequest, RedoPlace, ReplayReport, ReplayRequest, Requester, VerifyRequest, VersionAt,
 };
 use tine_module::SourceBundle;
+use tine_sandbox::{Sandbox, SandboxOptions};
 use tine_store::{Direction, KeyspaceId, Read, Store, StoreOptions};
 use tine_types::Identity;
 
@@ -78,10 +79,29 @@ struct Setup {
     directory: tempfile::TempDir,
 }
 
+/// The test harness has a `main` of its own, so that this runs before it: the C library calls what is in this section with the
+/// arguments already in place and no thread started.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static INIT: extern "C" fn() = {
+    extern "C" fn init() {
+        tine_sandbox::init(&[tine_module::isolation::ENTRY]);
+    }
+    init
+};
+
 impl Setup {
+    /// A host with worker processes, as a server has them.
     fn new() -> Setup {
+        static SANDBOX: OnceLock<Arc<Sandbox>> = OnceLock::new();
+        let start = || Arc::new(Sandbox::start(SandboxOptions::default()).expect("a sandbox starts"));
+        Setup::with_sandbox(Some(SANDBOX.get_or_init(start).clone()))
+    }
+
+    fn with_sandbox(sandbox: Option<Arc<Sandbox>>) -> Setup {
         let directory = tempfile::tempdir().expect("a directory");
-        let host = Host::open(HostOptions::new(directory.path().to_owned()), Arc::new(SystemEnv)).expect("opens");
+        let options = HostOptions { sandbox, ..HostOptions::new(directory.path().to_owned()) };
+        let host = Host::open(options, Arc::new(SystemEnv)).expect("opens");
         let request = PublishRequest { program: bank(RULES), ..PublishRequest::default() };
         host.publish(Some("db"), &actor(), request).expect("published");
         Setup { host, directory }
@@ -176,6 +196,7 @@ fn ten_thousand_calls_replayed_give_the_same_state_byte_for_byte() {
         ControlFlow::Continue(())
     });
     let report = report.expect("replayed");
+    assert_eq!(report.place, RedoPlace::Workers);
     assert!(reports > 0);
     assert_eq!((report.differences, report.rows_refused, report.stopped_at), (0, 0, None), "{report:?}");
     assert!(report.calls >= 9_000 && report.reapplied > 400, "{} {}", report.calls, report.reapplied);
@@ -289,6 +310,19 @@ fn a_replay_that_was_stopped_goes_on_where_it_was() {
     assert_eq!(setup.select("db", "SELECT * FROM account"), setup.select("db@later", "SELECT * FROM account"));
     let nothing = setup.replay(ReplayRequest { name: "never".to_owned(), resume: true, ..Default::default() });
     assert!(matches!(nothing, Err(HostError::NothingToResume(_))), "{nothing:?}");
+}
+
+#[test]
+fn without_workers_calls_run_beside_the_data_and_the_report_says_so() {
+    let setup = Setup::with_sandbox(None);
+    open_accounts(&setup);
+    let request = ReplayRequest { name: "again".to_owned(), ..Default::default() };
+    let report = setup.replay(request).expect("replayed");
+    assert_eq!((report.calls, report.differences), (5, 0), "{report:?}");
+    let RedoPlace::WithCalls { reason } = report.place else { panic!("{:?}", report.place) };
+    assert!(reason.contains("no worker processes"), "{reason}");
+    let report = setup.host.verify("db", &actor(), &VerifyRequest::default(), &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(report.expect("verified").place, RedoPlace::WithCalls { .. }));
 }
 
 #[test]

@@ -40,7 +40,8 @@ pub use call::{
 };
 pub use diagnostic::{Diagnostic, SourceLocation, StackFrame};
 pub use module::{
-    CompileError, CompiledModule, Instance, InterruptHandle, Limits, LoadError, compile, compile_with_cache,
+    CompileError, CompiledModule, Instance, InterruptHandle, Limits, LoadError, compile, compile_isolated,
+    compile_with_cache,
 };
 pub use source::bundle::{BUNDLE_BYTES_MAX, BUNDLE_FILES_MAX, BundleError, CollectError, SourceBundle};
 

@@ -17,7 +17,7 @@ use crate::call::{
 use crate::diagnostic::{Diagnostic, SourceLocation};
 use crate::engine::boot::SDK_EXPORTS;
 use crate::engine::{Artifact, Engine, Function, Isolate, QuickJs, bundle};
-use crate::isolation::{Isolation, ModuleSource, RemoteIsolate, WorkerPlace};
+use crate::isolation::{Isolation, ModuleSource, RemoteIsolate, WorkerPlace, describe};
 use crate::source::bundle::{BundleError, SourceBundle};
 use crate::source::link;
 
@@ -42,7 +42,8 @@ impl Default for Limits {
 pub struct CompiledModule {
     hash: [u8; 32],
     def: Arc<ModuleDef>,
-    artifact: Box<dyn Artifact>,
+    /// `None`: its code was never compiled here, and must not be.
+    artifact: Option<Box<dyn Artifact>>,
     is_bundle: bool,
     /// What it was compiled of, for processes that compile it themselves.
     program: Arc<[u8]>,
@@ -75,14 +76,32 @@ pub fn compile_with_cache(
         return Ok(Arc::new(CompiledModule {
             hash,
             def: Arc::new(def),
-            artifact: Box::new(artifact),
+            artifact: Some(Box::new(artifact)),
             is_bundle: true,
             program,
         }));
     }
     let linked = link::link(bundle, &SDK_EXPORTS).map_err(CompileError::Syntax)?;
     let (def, artifact) = QuickJs.compile(bundle, linked, limits)?;
-    Ok(Arc::new(CompiledModule { hash, def: Arc::new(def), artifact: Box::new(artifact), is_bundle: false, program }))
+    let artifact = Some(Box::new(artifact) as Box<dyn Artifact>);
+    Ok(Arc::new(CompiledModule { hash, def: Arc::new(def), artifact, is_bundle: false, program }))
+}
+
+/// Like [`compile`], in a worker process: nothing of the module is parsed or evaluated here. Its instances can only be
+/// [isolated](CompiledModule::instantiate_isolated) ones.
+///
+/// # Errors
+/// As there; [`LoadError::Worker`].
+pub fn compile_isolated(
+    bundle: &SourceBundle,
+    limits: &Limits,
+    isolation: &Isolation,
+) -> Result<Arc<CompiledModule>, CompileError> {
+    bundle.check()?;
+    let program: Arc<[u8]> = bundle.encode().into();
+    let hash = *blake3::hash(&program).as_bytes();
+    let (def, is_bundle) = describe(&program, limits, isolation)?;
+    Ok(Arc::new(CompiledModule { hash, def: Arc::new(def), artifact: None, is_bundle, program }))
 }
 
 impl CompiledModule {
@@ -103,16 +122,20 @@ impl CompiledModule {
 
     /// Bytes of compiled code, besides the source.
     pub fn code_bytes(&self) -> usize {
-        self.artifact.code_bytes()
+        self.artifact.as_ref().map_or(0, |artifact| artifact.code_bytes())
     }
 
     /// Makes an instance for a database with `schema`, which must have every table of the module.
     ///
     /// # Errors
     /// Evaluating the module fails, or the schema lacks something. The time to evaluate is bounded by the limits.
+    ///
+    /// # Panics
+    /// When it was compiled by [`compile_isolated`]: such code must not run here.
     pub fn instantiate(&self, schema: &DatabaseSchema, limits: &Limits) -> Result<Instance, LoadError> {
         let interrupt = Arc::new(AtomicBool::new(false));
-        let isolate = self.artifact.instantiate(&self.def, schema, limits, Arc::clone(&interrupt))?;
+        let artifact = self.artifact.as_ref().expect("what was compiled in a worker runs in workers");
+        let isolate = artifact.instantiate(&self.def, schema, limits, Arc::clone(&interrupt))?;
         Ok(Instance { isolate, interrupt: InterruptHandle { flag: interrupt, worker: None } })
     }
 
@@ -206,6 +229,15 @@ impl Instance {
         host: &mut dyn CallHost,
     ) -> Result<HandlerOutcome, CallError> {
         self.isolate.call_handler(handler.0, call, request, body, host)
+    }
+
+    /// Makes the instance as if no call had run in it, where that costs less than another instance: in a worker process, which goes on.
+    /// `false`: only another instance is fresh.
+    ///
+    /// # Errors
+    /// Evaluating the module fails; the instance must be replaced then.
+    pub fn renew(&mut self) -> Result<bool, LoadError> {
+        self.isolate.renew()
     }
 
     /// Memory in use, in bytes.

@@ -72,7 +72,7 @@ pub use call::{Abort, Call, CallOptions, Keyed, Reply, RequestWriter};
 pub use entry::{Entry, Never, init};
 pub use error::{CallError, Death, KillCause, LaunchError, StartError, StillRunning};
 pub use level::{Level, Probe};
-pub use metrics::{HISTOGRAM_BUCKETS, Histogram, Metrics};
+pub use metrics::{Counted, HISTOGRAM_BUCKETS, Histogram, Metrics};
 pub use pool::{Completions, Driver, LogLine, LogSink, Pool, PoolOptions, WorkerKey, WorkerState};
 pub use process::{Usage, WorkerId};
 pub use sandbox::{Sandbox, SandboxOptions};

@@ -50,13 +50,27 @@ impl Histogram {
     }
 }
 
+/// A number with what it means, as [`Metrics::counters`] lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// In snake case, without a prefix.
+    pub name: &'static str,
+    /// What is counted, a sentence.
+    pub help: &'static str,
+    /// Whether it only grows; otherwise it is what there is now.
+    pub only_grows: bool,
+    /// The number.
+    pub value: u64,
+}
+
 macro_rules! counters {
-    ($($(#[$text:meta])* $name:ident),* $(,)?) => {
-        /// Everything a sandbox counts. Values only grow, except those that say "now". What concerns single requests is brought up to
-        /// date a hundred times a second.
+    (@only_grows total) => { true };
+    (@only_grows now) => { false };
+    ($(#[doc = $text:literal] $kind:ident $name:ident),* $(,)?) => {
+        /// Everything a sandbox counts. What concerns single requests is brought up to date a hundred times a second.
         #[derive(Debug, Default)]
         pub struct Metrics {
-            $($(#[$text])* pub(crate) $name: AtomicU64,)*
+            $(#[doc = $text] pub(crate) $name: AtomicU64,)*
             /// Time the server spends to ask for a worker: making its memory, and the message to the zygote.
             pub launch_call: Histogram,
             /// From asking the zygote until the worker takes requests.
@@ -71,13 +85,18 @@ macro_rules! counters {
         }
 
         impl Metrics {
-            $($(#[$text])* pub fn $name(&self) -> u64 {
+            $(#[doc = $text] pub fn $name(&self) -> u64 {
                 self.$name.load(Ordering::Relaxed)
             })*
 
-            /// Name and value of every plain counter.
-            pub fn counters(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name())),*]
+            /// Every plain counter.
+            pub fn counters(&self) -> Vec<Counted> {
+                vec![$(Counted {
+                    name: stringify!($name),
+                    help: $text.trim_ascii(),
+                    only_grows: counters!(@only_grows $kind),
+                    value: self.$name(),
+                }),*]
             }
         }
     };
@@ -85,48 +104,67 @@ macro_rules! counters {
 
 counters! {
     /// Workers asked for.
-    launches,
+    total launches,
     /// Workers that did not get ready.
-    launches_failed,
+    total launches_failed,
     /// Callers who found a launch for their key under way and waited for it.
-    waiters_coalesced,
+    total waiters_coalesced,
     /// First callers of a key who got a spare.
-    spares_used,
+    total spares_used,
     /// Spares ready now.
-    spares,
+    now spares,
     /// Live workers now, spares and those not reaped yet included.
-    workers,
+    now workers,
     /// Workers reaped.
-    workers_reaped,
+    total workers_reaped,
     /// Workers that died without the server's doing.
-    workers_died,
+    total workers_died,
     /// Times a zygote was started.
-    zygotes_started,
+    total zygotes_started,
     /// Requests done, rejected ones included.
-    requests,
+    total requests,
     /// Requests the worker rejected.
-    requests_rejected,
+    total requests_rejected,
     /// Requests posted and not done now.
-    in_flight,
+    now in_flight,
     /// Bytes of the places of those, now.
-    in_flight_bytes,
+    now in_flight_bytes,
     /// Requests over their deadline, in the queue or at work.
-    timeouts,
+    total timeouts,
     /// Requests that were tried again after a neighbour ended the worker.
-    retries,
+    total retries,
     /// Requests whose caller went away while the worker had them.
-    abandoned,
+    total abandoned,
     /// Slots held now for requests whose caller went away.
-    abandoned_slots,
+    now abandoned_slots,
     /// Calls of workers that were answered.
-    nested_calls,
+    total nested_calls,
     /// Lines of workers' logs handed on.
-    log_lines,
+    total log_lines,
     /// Bytes of workers' logs dropped, by the bounds on lines and in all.
-    log_bytes_dropped,
+    total log_bytes_dropped,
 }
 
 impl Metrics {
+    /// Every histogram by its name, with what it measures.
+    pub fn histograms(&self) -> [(&'static str, &'static str, &Histogram); 5] {
+        [
+            ("launch_call", "Time spent to ask for a worker: making its memory, and the message.", &self.launch_call),
+            ("fork_to_ready", "Time from asking for a worker until it takes requests.", &self.fork_to_ready),
+            (
+                "first_reply",
+                "Time from the first request that wanted a worker until its first reply.",
+                &self.first_reply,
+            ),
+            ("queue_wait", "Time that requests waited for a place with a worker.", &self.queue_wait),
+            (
+                "kill_to_reaped",
+                "Time from the decision that a worker must end until it is reaped.",
+                &self.kill_to_reaped,
+            ),
+        ]
+    }
+
     /// Workers killed for a cause.
     pub fn killed(&self, cause: KillCause) -> u64 {
         self.kills[cause as usize].load(Ordering::Relaxed)
@@ -154,5 +192,17 @@ mod tests {
         let up_to = |bound| histogram.cumulative().iter().find(|(at, _)| *at == bound).expect("a bound").1;
         assert_eq!([1, 2, 4, 8, 1_024].map(|us| up_to(Some(us))), [2, 3, 5, 6, 7]);
         assert_eq!((up_to(None), histogram.count(), histogram.sum_us()), (8, 8, 100_001_015));
+    }
+
+    #[test]
+    fn counters_say_what_they_are() {
+        let metrics = Metrics::default();
+        add(&metrics.launches, 3);
+        let counters = metrics.counters();
+        let of = |name: &str| *counters.iter().find(|counter| counter.name == name).expect("known");
+        let help = "Workers asked for.";
+        assert_eq!(of("launches"), Counted { name: "launches", help, only_grows: true, value: 3 });
+        assert!(!of("in_flight").only_grows);
+        assert!(counters.iter().all(|counter| counter.help.ends_with('.')));
     }
 }

@@ -154,6 +154,8 @@ pub struct WorkerState {
     pub worker: WorkerId,
     /// Its process.
     pub pid: i32,
+    /// What it runs.
+    pub entry: &'static str,
     /// Whom it works for; `None`: a spare.
     pub key: Option<WorkerKey>,
     /// What it uses; `None` when it has just ended.

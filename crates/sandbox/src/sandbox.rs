@@ -150,7 +150,8 @@ impl Sandbox {
             let working = pool.all_keys().into_iter().filter_map(|key| key.process());
             for process in spares.into_iter().chain(working) {
                 let key = process.key.get().map(|key| key.id);
-                workers.push(WorkerState { worker: process.id, pid: process.pid, key, usage: Usage::of(process.pid) });
+                let (entry, usage) = (pool.options.entry, Usage::of(process.pid));
+                workers.push(WorkerState { worker: process.id, pid: process.pid, entry, key, usage });
             }
         }
         workers

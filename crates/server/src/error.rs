@@ -3,6 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tine_host::{CallFailure, HostError};
+use tine_sandbox::CallError as WorkerError;
 use tine_store::{ForkError, HistoryError, StoreError};
 
 use crate::auth::{AuthError, IssuerError, KeyError, TokenError};
@@ -258,6 +259,13 @@ impl IntoResponse for RequestError {
 }
 
 fn host_status(error: &HostError) -> StatusCode {
+    if let Some(error) = error.of_worker() {
+        // A worker that died of its module was given one that it dies of; everything else is this server's matter.
+        return match error {
+            WorkerError::Died(_) | WorkerError::TimedOut => StatusCode::BAD_REQUEST,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+    }
     match error {
         HostError::NotFound(_) => StatusCode::NOT_FOUND,
         HostError::NotRetained { .. } => StatusCode::GONE,
@@ -287,7 +295,9 @@ fn host_status(error: &HostError) -> StatusCode {
         | HostError::TooLargeToCompare { .. }
         | HostError::Query(_)
         | HostError::View(_) => StatusCode::BAD_REQUEST,
-        HostError::Closed | HostError::NoWorkers | HostError::Stopped { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        HostError::Closed | HostError::NoWorkers | HostError::RedoWorker(_) | HostError::Stopped { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         HostError::Overloaded(_) => StatusCode::TOO_MANY_REQUESTS,
         HostError::Store(error)
         | HostError::Fork(ForkError::Store(error))

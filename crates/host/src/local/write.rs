@@ -9,7 +9,6 @@ use super::read::{index, key_type};
 use super::{LocalReply, LocalWrite, RowForm, decode, encode, no_table};
 use crate::client::Requester;
 use crate::meta::{META, Meta};
-use crate::module::ActiveModule;
 use crate::record::{CallKind, CallParts};
 use crate::worker::{ForkWorker, table_failure};
 use crate::{CallFailure, HostError};
@@ -135,8 +134,7 @@ impl ForkWorker {
     /// Runs the module that the version has again after a publish was taken back.
     fn take_back_module(&mut self) -> Result<(), CallFailure> {
         let meta = Meta::read(self.tables().store())?.ok_or(HostError::Damaged("module"))?;
-        let compiled = self.fork.host.modules.compile(&meta.program, &self.fork.host.options.instance_limits)?;
-        let module = std::sync::Arc::new(ActiveModule::new(compiled, meta.schema)?);
+        let module = self.fork.host.modules.of_version(&meta)?;
         self.drop_instance();
         self.set_schema(module.schema.clone());
         self.module = module.clone();

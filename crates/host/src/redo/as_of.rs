@@ -4,7 +4,6 @@ use tine_query::Caller;
 use tine_store::{Lsn, VersionAt};
 use tine_tables::TableSnapshot;
 
-use super::replica::module_of;
 use crate::HostError;
 use crate::client::{Requester, SqlRows};
 use crate::host::Host;
@@ -29,7 +28,7 @@ impl Host {
         let version = self.version(&database, fork, at)?;
         let lsn = version.version().lsn;
         let meta = Meta::read(&version)?.ok_or(HostError::BeforeFirstModule(lsn.get()))?;
-        let module = module_of(&database.host, &meta)?;
+        let module = database.host.modules.of_version(&meta)?;
         let view = View {
             tables: TableSnapshot::new(version, module.schema.clone()),
             module,

@@ -45,7 +45,7 @@ impl Host {
         let base = database.store.snapshot(fork)?;
         let lsn = base.version().lsn;
         let scratch = Scratch::of(&database, &base, "dry-run")?;
-        let mut replica = Replica::open(&database, scratch.fork)?;
+        let mut replica = Replica::open(&database, scratch.fork, false)?;
         let module = replica.module.clone();
         let Some(function) = module.reducers.get(function).filter(|function| function.callable) else {
             return Ok(DryRun { lsn, outcome: Err(CallFailure::NoSuchFunction) });
@@ -77,7 +77,7 @@ impl Host {
             is_fresh: true,
         };
         let session = Session { caller: actor.identity, connection: None, jwt_payload: "".into() };
-        let outcome = match replica.execute(&call, Some(&session)) {
+        let outcome = match replica.execute(&call, Some(&session))? {
             Ok(changes) => Ok(changed_rows(&changes, &module.schema, ROWS_MAX)),
             Err(failure) => Err(failure.into_call_failure()),
         };

@@ -8,6 +8,9 @@
 //! one is led along the recorded rows, so that every call is compared on exactly the state it had, however far the replay has gone
 //! astray from it.
 //!
+//! They run in a worker process, whatever the database's setting: other code than the recorded one was published nowhere yet. Where no
+//! worker can be locked in, they run where the database's calls do, and the report says so ([`RedoPlace`](crate::RedoPlace)).
+//!
 //! A difference is blamed on the code only if the recorded code, run again on the recorded state in an instance of its own, does what
 //! was recorded. Otherwise the call depended on something that is not in the record, such as what an earlier call left in the
 //! instance, and is *not reproducible*.

@@ -17,8 +17,7 @@ use super::progress::{RedoStep, Reporter};
 use super::replica::{Failure, Replica, Scratch, is_administration};
 use super::report::{Did, FunctionReport, Outcome, Reports, TableDifference, example, function_name};
 use super::timeline::{Event, Timeline};
-use super::verify::{COMMITS_PER_PUBLISH, Recorded, is_rerun};
-use crate::HostError;
+use super::verify::{COMMITS_PER_PUBLISH, Recorded, Span, is_rerun};
 use crate::client::Actor;
 use crate::database::{Database, REPLAY};
 use crate::forks::ForkSummary;
@@ -30,6 +29,7 @@ use crate::names::check_name;
 use crate::plan::UpdatePlan;
 use crate::publish::{ClientPolicy, PublishJob, planned_schema};
 use crate::record::{CallKind, CallParts, CallRecord, Record};
+use crate::{HostError, RedoPlace};
 
 /// Where in the settings of the replayed version its run notes how far it is.
 const SAVED: &[u8] = b"replay";
@@ -82,6 +82,8 @@ pub struct ReplayReport {
     pub functions: BTreeMap<String, FunctionReport>,
     /// How the replayed version differs from the recorded one at the same place.
     pub tables: Vec<TableDifference>,
+    /// Where the calls ran.
+    pub place: RedoPlace,
 }
 
 /// How far a replay is, as it is kept in the replayed version.
@@ -107,6 +109,7 @@ struct Saved {
 
 struct Run {
     database: Arc<Database>,
+    place: RedoPlace,
     recorded: Recorded,
     replayed: Replica,
     fork: ForkId,
@@ -121,8 +124,8 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError::NotFound`], [`HostError::NotAuthorized`], [`HostError::InvalidName`], [`HostError::NameTaken`],
-    /// [`HostError::NeverRecorded`], [`HostError::BadRange`], [`HostError::NotRetained`], [`HostError::NothingToResume`], those of a
-    /// publish when the program does not fit the version, and [`HostError::Stopped`], after which the replay can be resumed.
+    /// [`HostError::NeverRecorded`], [`HostError::BadRange`], [`HostError::NotRetained`], [`HostError::NothingToResume`],
+    /// [`HostError::RedoWorker`] (what was done until then can be resumed), those of a publish when the program does not fit the version, and [`HostError::Stopped`], after which the replay can be resumed.
     pub fn replay(
         &self,
         address: &str,
@@ -202,8 +205,7 @@ impl Host {
             skipped: 0,
             reports: Reports::default(),
         };
-        let recorded = Recorded::open(database, Scratch::of(database, &span.base, "recorded")?)?;
-        let mut run = Run::new(database, recorded, info.id, saved)?;
+        let mut run = Run::new(database, &span, info.id, saved)?;
         run.save()?;
         Ok(run)
     }
@@ -216,10 +218,11 @@ impl Host {
         actor: &Actor,
         program: &[u8],
     ) -> Result<(), HostError> {
-        let compiled = self.compile(program)?;
         let handle = ForkHandle { fork: database.fork(fork)?, database: database.clone() };
         let present = handle.module();
-        let next = ActiveModule::new(compiled.clone(), planned_schema(&compiled, &present.schema)?)?;
+        let isolation = present.isolation;
+        let compiled = self.compile(program, isolation)?;
+        let next = ActiveModule::new(compiled.clone(), planned_schema(&compiled, &present.schema)?, isolation)?;
         let token = UpdatePlan::between(handle.fork_identity(), &present, &next).token;
         let job = PublishJob {
             compiled,
@@ -227,7 +230,7 @@ impl Host {
             first: None,
             // Nobody is connected, so that whatever the plan says of clients is agreed to.
             policy: ClientPolicy::BreakClients { token },
-            isolation: None,
+            isolation,
             publisher: crate::client::Requester { identity: actor.identity, jwt_payload: None },
         };
         let reply = handle.ask(|reply| crate::jobs::Job::Publish { job: Box::new(job), reply })?;
@@ -258,8 +261,7 @@ impl Host {
         }
         let source = ForkId::new(saved.source);
         let span = self.span(database, source, Some(Lsn::new(saved.lsn + 1)), Some(Lsn::new(saved.to)))?;
-        let recorded = Recorded::open(database, Scratch::of(database, &span.base, "recorded")?)?;
-        Run::new(database, recorded, fork, saved)
+        Run::new(database, &span, fork, saved)
     }
 
     fn finish_replay(&self, mut run: Run, name: &str, stopped_at: Option<Lsn>) -> Result<ReplayReport, HostError> {
@@ -268,7 +270,7 @@ impl Host {
             table_differences(recorded, run.replayed.read())?
         };
         run.replayed.forget(SAVED)?;
-        let Run { database, fork, saved, replayed, recorded, .. } = run;
+        let Run { database, place, fork, saved, replayed, recorded, .. } = run;
         drop((replayed, recorded));
         let ticket = database.store.rename_fork(fork, name)?;
         database.store.wait_durable(ticket, DURABLE_WITHIN)?;
@@ -286,16 +288,19 @@ impl Host {
             stopped_at,
             functions: saved.reports.0,
             tables,
+            place,
         })
     }
 }
 
 impl Run {
-    fn new(database: &Arc<Database>, recorded: Recorded, fork: ForkId, saved: Saved) -> Result<Run, HostError> {
+    fn new(database: &Arc<Database>, span: &Span, fork: ForkId, saved: Saved) -> Result<Run, HostError> {
+        let place = database.host.instances.redo_place();
         Ok(Run {
             database: database.clone(),
-            recorded,
-            replayed: Replica::open(database, fork)?,
+            recorded: Recorded::open(database, Scratch::of(database, &span.base, "recorded")?, &place)?,
+            replayed: Replica::open(database, fork, place == RedoPlace::Workers)?,
+            place,
             fork,
             saved,
             sessions: HashSet::new(),

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tine_module::{CallContext, CallHost, Instance, LogEntry, SyscallError};
+use tine_module::{CallContext, CallError, CallHost, Instance, LoadError, LogEntry, SyscallError};
 use tine_query::Caller;
+use tine_sandbox::CallError as WorkerError;
 use tine_store::{Change, Durability, ForkId, ForkOptions, Lsn, Operation, Read, Snapshot, Store};
 use tine_tables::{ChangeSet, TableChanges, TableRead, TableWriter};
 use tine_types::{Identity, Timestamp};
@@ -16,7 +17,7 @@ use crate::meta::{META, Meta};
 use crate::module::ActiveModule;
 use crate::record::{CallKind, CallRecord};
 use crate::worker::table_failure;
-use crate::{CallFailure, HostError};
+use crate::{CallFailure, HostError, IsolationMode};
 
 /// See the module documentation.
 pub(super) struct Replica {
@@ -25,7 +26,11 @@ pub(super) struct Replica {
     owner: Identity,
     tables: Option<TableWriter>,
     pub module: Arc<ActiveModule>,
+    /// Whether calls run in a worker whatever the version says.
+    in_worker: bool,
     instance: Option<Instance>,
+    /// Whether a call ran in it.
+    is_used: bool,
 }
 
 /// Why a call failed when it ran again.
@@ -33,6 +38,14 @@ pub(super) struct Replica {
 pub(super) struct Failure {
     pub code: &'static str,
     pub message: String,
+}
+
+/// Why a run has no changes.
+enum Trouble {
+    /// The call failed.
+    Call(Failure),
+    /// The worker did not see it through.
+    Worker(WorkerError),
 }
 
 impl Failure {
@@ -73,14 +86,23 @@ impl Drop for Scratch {
 }
 
 impl Replica {
-    /// Opens a fork of the database for writing. Nobody else may have its writer.
-    pub fn open(database: &Database, fork: ForkId) -> Result<Replica, HostError> {
+    /// Opens a fork of the database for writing; nobody else may have its writer. Calls run in a worker, or where each version says.
+    pub fn open(database: &Database, fork: ForkId, in_worker: bool) -> Result<Replica, HostError> {
         let writer = database.store.writer(fork)?;
         let meta = Meta::read(&writer)?.ok_or(HostError::BeforeFirstModule(writer.version().lsn.get()))?;
-        let module = module_of(&database.host, &meta)?;
+        let module = module_of(&database.host, &meta, in_worker)?;
         let tables = Some(TableWriter::new(writer, module.schema.clone()));
         let (host, owner) = (database.host.clone(), database.owner);
-        Ok(Replica { host, database: database.identity, owner, tables, module, instance: None })
+        Ok(Replica {
+            host,
+            database: database.identity,
+            owner,
+            tables,
+            module,
+            in_worker,
+            instance: None,
+            is_used: false,
+        })
     }
 
     pub fn tables(&mut self) -> &mut TableWriter {
@@ -97,7 +119,7 @@ impl Replica {
         let writer = self.tables.take().expect("the writer is only away while the schema changes").into_writer();
         let meta = Meta::read(&writer)?.ok_or(HostError::Damaged("module"))?;
         self.instance = None;
-        self.module = module_of(&self.host, &meta)?;
+        self.module = module_of(&self.host, &meta, self.in_worker)?;
         self.tables = Some(TableWriter::new(writer, self.module.schema.clone()));
         Ok(())
     }
@@ -122,17 +144,38 @@ impl Replica {
 
     /// Runs a recorded reducer or statement in the open transaction, which is rolled back if it fails. Bundles carry a generator of
     /// random numbers from call to call, so each of their calls has an instance of its own.
-    pub fn execute(&mut self, call: &CallRecord, session: Option<&Session>) -> Result<ChangeSet, Failure> {
-        let result = match call.kind {
-            CallKind::Statement => self.run_statement(call, session),
-            _ => self.run_reducer(call, session),
+    ///
+    /// # Errors
+    /// Nothing of the call: that it could not be run.
+    pub fn execute(
+        &mut self,
+        call: &CallRecord,
+        session: Option<&Session>,
+    ) -> Result<Result<ChangeSet, Failure>, HostError> {
+        let mut ran = self.run(call, session);
+        if matches!(ran, Err(Trouble::Worker(_))) {
+            // A worker may have died of something else, such as an operator's kill; of its call it dies again.
+            self.tables().rollback();
+            ran = self.run(call, session);
+        }
+        let trouble = match ran {
+            Ok(()) => return Ok(Ok(self.tables().take_changes())),
+            Err(trouble) => trouble,
         };
-        match result {
-            Ok(()) => Ok(self.tables().take_changes()),
-            Err(failure) => {
-                self.tables().rollback();
-                Err(failure)
+        self.tables().rollback();
+        match trouble {
+            Trouble::Call(failure) => Ok(Err(failure)),
+            Trouble::Worker(error @ WorkerError::Died(_)) => {
+                Ok(Err(Failure { code: error.code(), message: error.to_string() }))
             }
+            Trouble::Worker(error) => Err(HostError::RedoWorker(error)),
+        }
+    }
+
+    fn run(&mut self, call: &CallRecord, session: Option<&Session>) -> Result<(), Trouble> {
+        match call.kind {
+            CallKind::Statement => self.run_statement(call, session).map_err(Trouble::Call),
+            _ => self.run_reducer(call, session),
         }
     }
 
@@ -144,16 +187,17 @@ impl Replica {
         tine_query::modify(text, &caller, self.tables(), limits).map(drop).map_err(|error| failure(&error.into()))
     }
 
-    fn run_reducer(&mut self, call: &CallRecord, session: Option<&Session>) -> Result<(), Failure> {
+    fn run_reducer(&mut self, call: &CallRecord, session: Option<&Session>) -> Result<(), Trouble> {
         let module = self.module.clone();
         let Some(function) = module.reducers.get(&*call.function) else {
             let error = CallFailure::NoSuchFunction;
-            return Err(Failure { code: error.code(), message: format!("no reducer `{}`", call.function) });
+            let message = format!("no reducer `{}`", call.function);
+            return Err(Trouble::Call(Failure { code: error.code(), message }));
         };
-        let mut instance = match self.instance.take() {
-            Some(instance) => instance,
-            None => self.host.instances.make(&self.module).map_err(|error| failure(&error))?,
-        };
+        let mut instance = self.take_instance().map_err(|error| match error {
+            HostError::Load(LoadError::Worker(error)) => Trouble::Worker(error),
+            error => Trouble::Call(failure(&error)),
+        })?;
         let context = CallContext {
             sender: session.map_or(self.database, |session| session.caller),
             connection_id: session.and_then(|session| session.connection),
@@ -165,13 +209,28 @@ impl Replica {
         };
         let mut host = ReplicaHost(self.tables.as_mut().expect("the writer is only away while the schema changes"));
         let outcome = instance.call_reducer(function.index, &context, &call.arguments, &mut host);
-        if outcome.is_ok() && !instance.needs_replacement() && !module.compiled.is_bundle() {
+        if !instance.needs_replacement() {
             self.instance = Some(instance);
+            self.is_used = true;
         }
         outcome.map(drop).map_err(|error| match error {
-            tine_module::CallError::User(text) => Failure { code: user_code(), message: text },
-            error => Failure { code: error.code(), message: error.to_string() },
+            CallError::Worker(error) => Trouble::Worker(error),
+            CallError::User(message) => Trouble::Call(Failure { code: user_code(), message }),
+            error => Trouble::Call(Failure { code: error.code(), message: error.to_string() }),
         })
+    }
+
+    /// The instance for the next call: one without a past, where the past would show.
+    fn take_instance(&mut self) -> Result<Instance, HostError> {
+        let must_be_fresh = self.module.compiled.is_bundle() && std::mem::take(&mut self.is_used);
+        match self.instance.take() {
+            Some(mut instance) if must_be_fresh => match instance.renew()? {
+                true => Ok(instance),
+                false => self.host.instances.make(&self.module),
+            },
+            Some(instance) => Ok(instance),
+            None => self.host.instances.make(&self.module),
+        }
     }
 
     /// Runs a recorded call like [`Replica::execute`]. If the record says that the row of a one-shot schedule went with it, so it does here.
@@ -181,7 +240,7 @@ impl Replica {
         call: &CallRecord,
         recorded: &ChangeSet,
     ) -> Result<Result<ChangeSet, Failure>, HostError> {
-        let mut done = self.execute(call, event.session.as_ref());
+        let mut done = self.execute(call, event.session.as_ref())?;
         if let (CallKind::Scheduled, Ok(changes)) = (call.kind, &mut done) {
             let of_schedule = |changed: &&TableChanges| {
                 let table = self.module.schema.table(changed.table);
@@ -260,9 +319,9 @@ fn failure(error: &HostError) -> Failure {
     Failure { code: error.code(), message: error.to_string() }
 }
 
-pub(super) fn module_of(host: &HostShared, meta: &Meta) -> Result<Arc<ActiveModule>, HostError> {
-    let compiled = host.modules.compile(&meta.program, &host.options.instance_limits)?;
-    Ok(Arc::new(ActiveModule::new(compiled, meta.schema.clone())?.isolated(meta.isolation)))
+fn module_of(host: &HostShared, meta: &Meta, in_worker: bool) -> Result<Arc<ActiveModule>, HostError> {
+    let isolation = if in_worker { Some(IsolationMode::Process) } else { meta.isolation };
+    host.modules.of_version_in(meta, isolation)
 }
 
 /// What the syscalls of a call that runs again act on. What it logs was logged when it ran first, and what it asked to be run was

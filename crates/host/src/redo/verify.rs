@@ -10,12 +10,12 @@ use super::progress::{RedoStep, Reporter};
 use super::replica::{Failure, Replica, Scratch, is_administration};
 use super::report::{Did, FunctionReport, Outcome, Reports, example, function_name};
 use super::timeline::{Event, Timeline};
-use crate::HostError;
 use crate::client::Actor;
 use crate::database::Database;
 use crate::host::Host;
 use crate::meta::Meta;
 use crate::record::{CallKind, CallRecord};
+use crate::{HostError, RedoPlace};
 
 /// Commits of a scratch fork between two that are shared with readers, of which it has none: what that frees is the writer's.
 pub(super) const COMMITS_PER_PUBLISH: u64 = 4_096;
@@ -48,6 +48,8 @@ pub struct VerifyReport {
     pub stopped_at: Option<Lsn>,
     /// By function.
     pub functions: BTreeMap<String, FunctionReport>,
+    /// Where the calls ran.
+    pub place: RedoPlace,
 }
 
 /// A range of the past with the version before it.
@@ -62,7 +64,7 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError::NotFound`], [`HostError::NotAuthorized`], [`HostError::NeverRecorded`], [`HostError::BadRange`],
-    /// [`HostError::NotRetained`], [`HostError::BeforeFirstModule`], [`HostError::Stopped`].
+    /// [`HostError::NotRetained`], [`HostError::BeforeFirstModule`], [`HostError::RedoWorker`], [`HostError::Stopped`].
     pub fn verify(
         &self,
         address: &str,
@@ -74,7 +76,8 @@ impl Host {
         self.authorize(&database, actor, "verify the history")?;
         let span = self.span(&database, fork, request.from, request.to)?;
         let scratch = Scratch::of(&database, &span.base, "verify")?;
-        let mut line = Recorded::open(&database, scratch)?;
+        let place = database.host.instances.redo_place();
+        let mut line = Recorded::open(&database, scratch, &place)?;
         let mut timeline = Timeline::open(self, &database, fork, span.from, span.to)?;
         let mut reporter = Reporter::new(span.from.get(), span.to.get(), step);
         let mut report = VerifyReport {
@@ -85,6 +88,7 @@ impl Host {
             differences: 0,
             stopped_at: None,
             functions: BTreeMap::new(),
+            place,
         };
         let mut reports = Reports::default();
         while let Some(event) = timeline.next()? {
@@ -180,8 +184,9 @@ pub(super) struct Recorded {
 }
 
 impl Recorded {
-    pub fn open(database: &Arc<Database>, scratch: Scratch) -> Result<Recorded, HostError> {
-        Ok(Recorded { replica: Replica::open(database, scratch.fork)?, commits: 0, _scratch: scratch })
+    pub fn open(database: &Arc<Database>, scratch: Scratch, place: &RedoPlace) -> Result<Recorded, HostError> {
+        let replica = Replica::open(database, scratch.fork, *place == RedoPlace::Workers)?;
+        Ok(Recorded { replica, commits: 0, _scratch: scratch })
     }
 
     /// Goes on to the state after an event.

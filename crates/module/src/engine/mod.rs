@@ -128,6 +128,14 @@ pub(crate) trait Isolate: Send {
         host: &mut dyn CallHost,
     ) -> Result<HandlerOutcome, CallError>;
 
+    /// Makes the isolate as if no call had run in it, if it can; `false`: only another one is fresh.
+    ///
+    /// # Errors
+    /// Those of [`Artifact::instantiate`].
+    fn renew(&mut self) -> Result<bool, LoadError> {
+        Ok(false)
+    }
+
     /// Memory in use, in bytes.
     fn memory_bytes(&self) -> usize;
 

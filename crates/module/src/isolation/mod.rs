@@ -7,7 +7,8 @@
 //!
 //! # Invariants
 //!
-//! 1. One worker serves one instance. It is ended with the instance, and never serves another.
+//! 1. One worker serves one instance, or the one evaluation that tells what a program defines, and is ended with it. No other code of
+//!    an isolated module runs in the server, not even its top level when it is published.
 //! 2. Nothing a worker says is believed: questions are decoded with bounds and asked of the tables, which check them; results are
 //!    checked against their types. A view's writes are refused here, and what it reads is noted here.
 //! 3. A worker that ends between calls is replaced without anybody noticing; one that ends during a call fails that call.
@@ -26,7 +27,7 @@ use tine_tables::DatabaseSchema;
 
 use crate::module::Limits;
 
-pub(crate) use server::{ModuleSource, RemoteIsolate};
+pub(crate) use server::{ModuleSource, RemoteIsolate, describe};
 pub use wire::{Ask, IndexRange, Refusal};
 
 /// What a program that isolates modules passes to [`tine_sandbox::init`].

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tine_sandbox::{Abort, CallError as WorkerError, CallOptions, Death, Keyed, KillCause};
+use tine_sandbox::{Abort, CallError as WorkerError, CallOptions, Death, Keyed, KillCause, RequestWriter};
 use tine_tables::{DatabaseSchema, ReadSet, RowCursor, TableError, TableRead, TableWriter};
 use tine_types::bsatn::{BsatnWrite, DecodeError, Reader, validate, validate_product};
 use tine_types::http::{HttpRequest, HttpResponse};
@@ -14,8 +14,9 @@ use tine_types::{AlgebraicType, ModuleDef, ProductType, Timestamp};
 use super::wire::{self, Ask, CallFailed, Callee, Refusal, answer, input, reply};
 use super::{Isolation, PIECE_BYTES, WorkerPlace};
 use crate::call::{CallContext, CallError, CallHost, HandlerOutcome, LogEntry, SyscallError, ViewOutcome, ViewRows};
+use crate::check::check;
 use crate::engine::{Function, Isolate, LOG_LINES_MAX, with_sources};
-use crate::module::{Limits, LoadError};
+use crate::module::{CompileError, Limits, LoadError};
 
 /// How much longer than the engine's own deadline a call may take before its worker is killed.
 const DEADLINE_GRACE: Duration = Duration::from_millis(250);
@@ -89,12 +90,13 @@ impl RemoteIsolate {
         wire::encode_load(&self.limits, &mut self.request);
         let schema = self.schema.encode();
         let program = Arc::clone(&self.source.program);
-        let timeout = (2 * self.limits.load_deadline).min(DEADLINE_MAX) + LOAD_GRACE;
-        let sent = self.exchange([&program, &schema], &[], false, timeout, &mut NoHost);
-        sent.map_err(|error| match error {
-            WorkerError::TimedOut => LoadError::Deadline { location: None },
-            error => LoadError::Worker(error),
-        })?;
+        let timeout = load_timeout(&self.limits);
+        self.exchange([&program, &schema], &[], false, timeout, &mut NoHost).map_err(not_loaded)?;
+        self.read_loaded()
+    }
+
+    /// Reads whether an instance was made.
+    fn read_loaded(&mut self) -> Result<(), LoadError> {
         let mut read = |reader: &mut Reader<'_>| -> Result<Result<(), LoadError>, DecodeError> {
             if reader.u8()? == reply::DONE {
                 self.memory_bytes = (reader.u64()? as usize).min(self.limits.memory_bytes);
@@ -102,7 +104,7 @@ impl RemoteIsolate {
             }
             let (_, _) = (reader.u64()?, reader.bool()?);
             Ok(Err(match wire::error(reader)? {
-                CallFailed::Known(error) => load_error(error),
+                CallFailed::Known(error) => wire::load_error(error),
                 CallFailed::BadArguments(_) => LoadError::Worker(garbage()),
             }))
         };
@@ -123,25 +125,14 @@ impl RemoteIsolate {
         let mut attendant = Attendant {
             host,
             inputs,
-            is_view,
-            schema,
+            views_schema: is_view.then_some(&**schema),
             interrupt,
             rows_bytes_max: limits.memory_bytes,
             reads: ReadSet::default(),
             log_lines: 0,
             generated: Vec::new(),
         };
-        let options =
-            CallOptions::new(PIECE_BYTES, PIECE_BYTES).timeout(timeout).attended(PIECE_BYTES, limits.memory_bytes);
-        keyed.call_attended(
-            options,
-            |writer| {
-                writer.write(request);
-                writer.write(inline);
-            },
-            |question, answer| attendant.answer(question, answer),
-            reply,
-        )?;
+        attendant.send(keyed, &[request, inline], timeout, reply)?;
         Ok(attendant.reads)
     }
 
@@ -298,6 +289,20 @@ impl Isolate for RemoteIsolate {
         }
     }
 
+    fn renew(&mut self) -> Result<bool, LoadError> {
+        wire::encode_renew(&self.limits, &mut self.request);
+        let timeout = load_timeout(&self.limits);
+        // What ends this early leaves the worker in its middle, as with calls.
+        self.spent = true;
+        self.exchange([&[]; 2], &[], false, timeout, &mut NoHost).map_err(not_loaded)?;
+        match self.reply.first() == Some(&reply::NEEDS_MODULE) {
+            true => self.send_module()?,
+            false => self.read_loaded()?,
+        }
+        self.spent = false;
+        Ok(true)
+    }
+
     fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }
@@ -307,20 +312,59 @@ impl Isolate for RemoteIsolate {
     }
 }
 
+fn load_timeout(limits: &Limits) -> Duration {
+    (2 * limits.load_deadline).min(DEADLINE_MAX) + LOAD_GRACE
+}
+
+fn not_loaded(error: WorkerError) -> LoadError {
+    match error {
+        WorkerError::TimedOut => LoadError::Deadline { location: None },
+        WorkerError::ReplyTooLarge { .. } => LoadError::OutOfMemory { location: None },
+        error => LoadError::Worker(error),
+    }
+}
+
+/// Has a worker compile and evaluate a program. Returns what it defines, checked here, and whether it is a bundle.
+pub(crate) fn describe(
+    program: &[u8],
+    limits: &Limits,
+    isolation: &Isolation,
+) -> Result<(ModuleDef, bool), CompileError> {
+    let place = isolation.place();
+    let mut request = Vec::new();
+    wire::encode_describe(limits, &mut request);
+    let mut attendant = Attendant {
+        host: &mut NoHost,
+        inputs: [program, &[]],
+        views_schema: None,
+        interrupt: &AtomicBool::new(false),
+        // A definition comes out of the instance's memory. A message about too little of that needs some all the same.
+        rows_bytes_max: limits.memory_bytes.max(PIECE_BYTES as usize),
+        reads: ReadSet::default(),
+        log_lines: 0,
+        generated: Vec::new(),
+    };
+    let mut reply = Vec::new();
+    let sent = attendant.send(&place.pool.key(place.key), &[&request], load_timeout(limits), &mut reply);
+    // It ran foreign code for this one purpose.
+    place.end();
+    sent.map_err(|error| CompileError::Load(not_loaded(error)))?;
+    read_description(&reply).unwrap_or_else(|_| Err(CompileError::Load(LoadError::Worker(garbage()))))
+}
+
+fn read_description(reply: &[u8]) -> Result<Result<(ModuleDef, bool), CompileError>, DecodeError> {
+    let reader = &mut Reader::new(reply);
+    if reader.u8()? != reply::DONE {
+        return wire::compile_error(reader).map(Err);
+    }
+    let is_bundle = reader.bool()?;
+    let def = ModuleDef::decode(reader.rest()).map_err(|error| CompileError::Definition(with_sources(&error)));
+    Ok(def.and_then(|def| check(&def).map(|()| (def, is_bundle))))
+}
+
 /// What a worker did that says something else than it may.
 fn garbage() -> WorkerError {
     WorkerError::Died(Death::Killed(KillCause::Protocol))
-}
-
-/// Undoes what a worker does to failures of loading.
-fn load_error(error: CallError) -> LoadError {
-    match error {
-        CallError::Thrown(diagnostic) => LoadError::Thrown(diagnostic),
-        CallError::Deadline { location } => LoadError::Deadline { location },
-        CallError::OutOfMemory { location } => LoadError::OutOfMemory { location },
-        CallError::StackOverflow { location } => LoadError::StackOverflow { location },
-        error => LoadError::SchemaMismatch(error.to_string()),
-    }
 }
 
 /// The types of what procedures and views return, without references, by their numbers.
@@ -376,8 +420,8 @@ impl From<SyscallError> for Refusal {
 struct Attendant<'a> {
     host: &'a mut dyn CallHost,
     inputs: [&'a [u8]; 2],
-    is_view: bool,
-    schema: &'a DatabaseSchema,
+    /// Of a view, whose reads are noted.
+    views_schema: Option<&'a DatabaseSchema>,
     interrupt: &'a AtomicBool,
     /// Rows of one answer may have so many bytes: more would not fit in the instance.
     rows_bytes_max: usize,
@@ -387,6 +431,20 @@ struct Attendant<'a> {
 }
 
 impl Attendant<'_> {
+    /// Sends a request, given in pieces, answers what its worker asks, and leaves the reply in `reply`.
+    fn send(
+        &mut self,
+        keyed: &Keyed,
+        request: &[&[u8]],
+        timeout: Duration,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), WorkerError> {
+        let options =
+            CallOptions::new(PIECE_BYTES, PIECE_BYTES).timeout(timeout).attended(PIECE_BYTES, self.rows_bytes_max);
+        let fill = |writer: &mut RequestWriter<'_>| request.iter().for_each(|piece| writer.write(piece));
+        keyed.call_attended(options, fill, |question, answer| self.answer(question, answer), reply).map(drop)
+    }
+
     fn answer(&mut self, question: &[u8], out: &mut Vec<u8>) -> Result<(), Abort> {
         if self.interrupt.load(Ordering::Relaxed) {
             return Err(Abort);
@@ -423,7 +481,7 @@ impl Attendant<'_> {
                 out.put_bytes(&response);
                 out.extend_from_slice(&body);
             }),
-            ask if is_write(&ask) && self.is_view => return Err(Abort),
+            ask if is_write(&ask) && self.views_schema.is_some() => return Err(Abort),
             ask => return Ok(self.ask_tables(&ask, out)),
         };
         Ok(done.map_err(Refusal::from))
@@ -431,8 +489,8 @@ impl Attendant<'_> {
 
     fn ask_tables(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
         let Some(tables) = self.host.tables() else { return Err(Refusal::NoTransaction) };
-        if self.is_view {
-            note(&mut self.reads, self.schema, ask)?;
+        if let Some(schema) = self.views_schema {
+            note(&mut self.reads, schema, ask)?;
         }
         match ask {
             Ask::Insert(table, row) => {

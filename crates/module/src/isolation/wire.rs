@@ -10,7 +10,7 @@ use tine_types::bsatn::{BsatnWrite, DecodeError, Reader};
 
 use crate::call::{CallContext, CallError, LogEntry, LogLevel, SyscallError};
 use crate::diagnostic::{Diagnostic, SourceLocation, StackFrame, clip};
-use crate::module::Limits;
+use crate::module::{CompileError, Limits, LoadError};
 
 /// Most frames of a stack that are read of a worker; the engine itself reports at most ten.
 const FRAMES_MAX: usize = 64;
@@ -51,8 +51,12 @@ pub(super) enum Callee {
 
 /// A request, without what is fetched by [`Ask::Input`].
 pub(super) enum Order<'a> {
+    /// Compile and evaluate the program that is the first input, and tell what it defines.
+    Describe(Limits),
     /// Make an instance of the program and schema that are the inputs.
     Load(Limits),
+    /// Make another instance of the same, instead of the one there is.
+    Renew(Limits),
     /// Run a call. Arguments that are not here are the first input; a handler's body is the second.
     Call { callee: Callee, context: CallContext, arguments: Option<&'a [u8]> },
 }
@@ -63,8 +67,22 @@ fn micros(duration: Duration) -> u64 {
 
 /// Replaces `out` by the request to make an instance.
 pub(super) fn encode_load(limits: &Limits, out: &mut Vec<u8>) {
+    encode_limits(0, limits, out);
+}
+
+/// Replaces `out` by the request to describe a program.
+pub(super) fn encode_describe(limits: &Limits, out: &mut Vec<u8>) {
+    encode_limits(2, limits, out);
+}
+
+/// Replaces `out` by the request to make a fresh instance of what is loaded.
+pub(super) fn encode_renew(limits: &Limits, out: &mut Vec<u8>) {
+    encode_limits(3, limits, out);
+}
+
+fn encode_limits(tag: u8, limits: &Limits, out: &mut Vec<u8>) {
     out.clear();
-    out.put_u8(0);
+    out.put_u8(tag);
     out.put_u64(limits.memory_bytes as u64);
     out.put_u64(limits.stack_bytes as u64);
     out.put_u64(micros(limits.load_deadline));
@@ -101,12 +119,18 @@ pub(super) fn encode_call(callee: Callee, context: &CallContext, has_arguments: 
 impl<'a> Order<'a> {
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Order<'a>, DecodeError> {
         let reader = &mut Reader::new(bytes);
-        if reader.tag(2)? == 0 {
-            return Ok(Order::Load(Limits {
+        let limits = |reader: &mut Reader<'_>| {
+            Ok(Limits {
                 memory_bytes: reader.u64()? as usize,
                 stack_bytes: reader.u64()? as usize,
                 load_deadline: Duration::from_micros(reader.u64()?),
-            }));
+            })
+        };
+        match reader.tag(4)? {
+            0 => return Ok(Order::Load(limits(reader)?)),
+            3 => return Ok(Order::Renew(limits(reader)?)),
+            2 => return Ok(Order::Describe(limits(reader)?)),
+            _ => {}
         }
         let (kind, index) = (reader.tag(4)?, reader.u32()?);
         let callee = match kind {
@@ -424,6 +448,63 @@ pub(super) enum CallFailed {
     Known(CallError),
     /// The arguments do not fit; the server knows what is wrong with them.
     BadArguments(String),
+}
+
+/// Appends why a program cannot be compiled.
+pub(super) fn put_compile_error(error: CompileError, out: &mut Vec<u8>) {
+    match error {
+        CompileError::Syntax(diagnostic) => {
+            out.put_u8(0);
+            put_diagnostic(&diagnostic, out);
+        }
+        CompileError::Load(error) => {
+            out.put_u8(1);
+            put_error(&load_failed(error), out);
+        }
+        CompileError::Definition(problem) => {
+            out.put_u8(2);
+            out.put_str(&problem);
+        }
+        // The server has checked the bounds of what it sends.
+        CompileError::Bundle(error) => {
+            out.put_u8(2);
+            out.put_str(&error.to_string());
+        }
+    }
+}
+
+/// Reads what [`put_compile_error`] wrote.
+pub(super) fn compile_error(reader: &mut Reader<'_>) -> Result<CompileError, DecodeError> {
+    Ok(match reader.tag(3)? {
+        0 => CompileError::Syntax(diagnostic(reader)?),
+        1 => match error(reader)? {
+            CallFailed::Known(error) => CompileError::Load(load_error(error)),
+            CallFailed::BadArguments(function) => CompileError::Definition(function),
+        },
+        _ => CompileError::Definition(clip(reader.str()?.to_owned())),
+    })
+}
+
+/// A failure to load as one of a call, for the way.
+pub(super) fn load_failed(error: LoadError) -> CallError {
+    match error {
+        LoadError::Thrown(diagnostic) => CallError::Thrown(diagnostic),
+        LoadError::Deadline { location } => CallError::Deadline { location },
+        LoadError::OutOfMemory { location } => CallError::OutOfMemory { location },
+        LoadError::StackOverflow { location } => CallError::StackOverflow { location },
+        error => CallError::Fatal(error.to_string()),
+    }
+}
+
+/// Undoes [`load_failed`].
+pub(super) fn load_error(error: CallError) -> LoadError {
+    match error {
+        CallError::Thrown(diagnostic) => LoadError::Thrown(diagnostic),
+        CallError::Deadline { location } => LoadError::Deadline { location },
+        CallError::OutOfMemory { location } => LoadError::OutOfMemory { location },
+        CallError::StackOverflow { location } => LoadError::StackOverflow { location },
+        error => LoadError::SchemaMismatch(error.to_string()),
+    }
 }
 
 /// Appends how a call failed.

@@ -13,7 +13,7 @@ use crate::call::{
     CallContext, CallError, CallHost, HandlerIndex, LogEntry, ProcedureIndex, ReducerIndex, SyscallError, ViewIndex,
     ViewRows,
 };
-use crate::module::{CompileError, Instance, Limits, LoadError, compile};
+use crate::module::{CompileError, CompiledModule, Instance, Limits, compile};
 use crate::source::bundle::SourceBundle;
 use crate::source::strip::parse_on_callers_stack;
 
@@ -22,6 +22,7 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// What a worker has once it was told what to run.
 struct Loaded {
+    compiled: Arc<CompiledModule>,
     instance: Instance,
     schema: Arc<DatabaseSchema>,
 }
@@ -55,6 +56,23 @@ fn handle(request: &mut Request<'_>, loaded: &mut Option<Loaded>, buffers: &mut 
     let Buffers { question, answer, reply } = buffers;
     reply.clear();
     match order {
+        Order::Describe(limits) => {
+            let mut border =
+                Border { request, schema: None, ends_transactions: false, in_transaction: false, question, answer };
+            let program = border.input(input::FIRST);
+            let bundle = SourceBundle::decode(program).map_err(|error| Rejected(error.to_string()))?;
+            match compile(&bundle, &limits) {
+                Ok(compiled) => {
+                    reply.put_u8(reply::DONE);
+                    reply.put_bool(compiled.is_bundle());
+                    reply.extend_from_slice(&compiled.def().encode());
+                }
+                Err(error) => {
+                    reply.put_u8(reply::FAILED);
+                    wire::put_compile_error(error, reply);
+                }
+            }
+        }
         Order::Load(limits) => {
             // At most one module ever comes; a second one would be another attempt with the same.
             *loaded = None;
@@ -65,22 +83,20 @@ fn handle(request: &mut Request<'_>, loaded: &mut Option<Loaded>, buffers: &mut 
                 let schema = border.input(input::SECOND);
                 make(&program, schema, &limits)
             };
-            match made {
-                Ok(made) => {
-                    begin_reply(reply::DONE, &made.instance, reply);
-                    *loaded = Some(made);
-                }
-                Err(error) => {
-                    reply.put_u8(reply::FAILED);
-                    reply.put_u64(0);
-                    reply.put_bool(true);
-                    wire::put_error(&error, reply);
-                }
-            }
+            *loaded = loaded_or_failed(made, reply);
         }
+        Order::Renew(limits) => match loaded.take() {
+            None => reply.put_u8(reply::NEEDS_MODULE),
+            Some(Loaded { compiled, instance, schema }) => {
+                // First, so that there is never memory of two.
+                drop(instance);
+                let made = compiled.instantiate(&schema, &limits).map_err(wire::load_failed);
+                *loaded = loaded_or_failed(made.map(|instance| Loaded { compiled, instance, schema }), reply);
+            }
+        },
         Order::Call { callee, context, arguments } => match loaded {
             None => reply.put_u8(reply::NEEDS_MODULE),
-            Some(Loaded { instance, schema }) => {
+            Some(Loaded { instance, schema, .. }) => {
                 let ends_transactions = matches!(callee, Callee::Procedure(_) | Callee::Handler(_));
                 let in_transaction = !ends_transactions;
                 let mut border =
@@ -102,6 +118,23 @@ fn handle(request: &mut Request<'_>, loaded: &mut Option<Loaded>, buffers: &mut 
     request.write(reply).map_err(|full| Rejected(full.to_string()))
 }
 
+/// Writes what came of making an instance, and returns it.
+fn loaded_or_failed(made: Result<Loaded, CallError>, reply: &mut Vec<u8>) -> Option<Loaded> {
+    match made {
+        Ok(made) => {
+            begin_reply(reply::DONE, &made.instance, reply);
+            Some(made)
+        }
+        Err(error) => {
+            reply.put_u8(reply::FAILED);
+            reply.put_u64(0);
+            reply.put_bool(true);
+            wire::put_error(&error, reply);
+            None
+        }
+    }
+}
+
 fn begin_reply(status: u8, instance: &Instance, out: &mut Vec<u8>) {
     out.put_u8(status);
     out.put_u64(instance.memory_bytes() as u64);
@@ -114,22 +147,11 @@ fn make(program: &[u8], schema: &[u8], limits: &Limits) -> Result<Loaded, CallEr
     let bundle = SourceBundle::decode(program).map_err(|error| unusable(&error))?;
     let schema = DatabaseSchema::decode(schema).map_err(|error| unusable(&error))?;
     let compiled = compile(&bundle, limits).map_err(|error| match error {
-        CompileError::Load(error) => load_failed(error),
+        CompileError::Load(error) => wire::load_failed(error),
         error => unusable(&error),
     })?;
-    let instance = compiled.instantiate(&schema, limits).map_err(load_failed)?;
-    Ok(Loaded { instance, schema: Arc::new(schema) })
-}
-
-/// The same failure as one of a call; the server turns it back.
-fn load_failed(error: LoadError) -> CallError {
-    match error {
-        LoadError::Thrown(diagnostic) => CallError::Thrown(diagnostic),
-        LoadError::Deadline { location } => CallError::Deadline { location },
-        LoadError::OutOfMemory { location } => CallError::OutOfMemory { location },
-        LoadError::StackOverflow { location } => CallError::StackOverflow { location },
-        error => CallError::Fatal(error.to_string()),
-    }
+    let instance = compiled.instantiate(&schema, limits).map_err(wire::load_failed)?;
+    Ok(Loaded { compiled, instance, schema: Arc::new(schema) })
 }
 
 /// Runs a call and returns its result as the reply has it.

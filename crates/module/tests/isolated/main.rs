@@ -1,9 +1,12 @@
-//! The tests of modules once more, with every instance in a process of its own; and what only such instances survive.
+//! The tests of modules once more, with every module compiled and every instance run in processes of their own; and what only such
+//! modules survive.
 
 mod crashes;
 
 #[path = "../modules/bundles.rs"]
 mod bundles;
+#[path = "../modules/definition.rs"]
+mod definition;
 #[path = "../modules/determinism.rs"]
 mod determinism;
 #[path = "../modules/errors.rs"]
@@ -16,6 +19,8 @@ mod harness;
 mod limits;
 #[path = "../modules/procedures.rs"]
 mod procedures;
+#[path = "../modules/sdk.rs"]
+mod sdk;
 #[path = "../modules/tables.rs"]
 mod tables;
 #[path = "../modules/values.rs"]

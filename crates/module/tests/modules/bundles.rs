@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tine_module::{
-    CallError, CodeCache, CodeStorage, CompileError, CompiledModule, LoadError, LogLevel, SourceBundle, compile,
+    CallError, CodeCache, CodeStorage, CompileError, CompiledModule, LoadError, LogLevel, SourceBundle,
     compile_with_cache,
 };
 use tine_tables::{TableRead, key};
 use tine_types::bsatn::Reader;
 use tine_types::{AlgebraicType, AlgebraicValue, ConnectionId, Identity};
 
-use crate::harness::{Fixture, compile_source, limits};
+use crate::harness::{Fixture, compile, compile_source, limits};
 
 /// The tables and functions behind every bundle here. Their definition is taken from the same module as source.
 const SHAPE: &str = r#"

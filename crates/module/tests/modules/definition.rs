@@ -96,7 +96,7 @@ fn functions_of_several_files_are_exported() {
     ] {
         bundle.files.insert(path.to_owned(), text.to_owned());
     }
-    let module = tine_module::compile(&bundle, &crate::harness::limits()).unwrap_or_else(|error| panic!("{error}"));
+    let module = crate::harness::compile(&bundle, &crate::harness::limits()).unwrap_or_else(|error| panic!("{error}"));
     let reducers: Vec<&str> = module.def().reducers.iter().map(|reducer| &*reducer.source_name).collect();
     assert_eq!(reducers, ["one", "two"]);
     assert_eq!(*module.hash(), *blake3_of(&bundle.encode()).as_slice());

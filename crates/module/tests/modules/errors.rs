@@ -1,8 +1,8 @@
 //! What a failure says, and where.
 
-use tine_module::{CallError, Diagnostic, LogLevel, SourceBundle, compile};
+use tine_module::{CallError, Diagnostic, LogLevel, SourceBundle};
 
-use crate::harness::{Fixture, compile_source, limits, person};
+use crate::harness::{Fixture, compile, compile_source, limits, person};
 
 fn thrown(error: CallError) -> Diagnostic {
     match error {

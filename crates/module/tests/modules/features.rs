@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use tine_module::{CallError, SourceBundle, ViewRows, compile};
+use tine_module::{CallError, SourceBundle, ViewRows};
 use tine_tables::ReadSet;
 use tine_types::http::{HttpRequest, HttpVersion};
 use tine_types::module_def::HttpMethod;
 use tine_types::{AlgebraicType, AlgebraicValue};
 
-use crate::harness::{Fixture, limits, person, text};
+use crate::harness::{Fixture, compile, limits, person, text};
 
 const VIEWS: &str = r#"
 const Named = t.row("Named", { id: t.u64().primaryKey(), name: t.string() });

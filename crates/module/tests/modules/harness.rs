@@ -9,7 +9,8 @@ use tine_base::SystemEnv;
 use tine_module::isolation::Isolation;
 use tine_module::{
     CallContext, CallError, CallHost, CompileError, CompiledModule, HandlerIndex, Instance, Limits, LoadError,
-    LogEntry, ProcedureIndex, ReducerIndex, SourceBundle, SyscallError, ViewIndex, ViewOutcome, ViewRows, compile,
+    LogEntry, ProcedureIndex, ReducerIndex, SourceBundle, SyscallError, ViewIndex, ViewOutcome, ViewRows,
+    compile_isolated,
 };
 use tine_sandbox::{Sandbox, SandboxOptions};
 use tine_store::{ForkId, Store, StoreOptions};
@@ -31,22 +32,35 @@ pub fn limits() -> Limits {
     Limits { memory_bytes: 32 << 20, stack_bytes: 256 << 10, load_deadline: Duration::from_secs(5) }
 }
 
+/// The pool of workers of this test program, if it has its modules in workers.
+fn isolation() -> Option<&'static Isolation> {
+    static ISOLATION: OnceLock<(Sandbox, Isolation)> = OnceLock::new();
+    let started = || {
+        let sandbox = Sandbox::start(SandboxOptions::default()).expect("a sandbox starts");
+        let isolation = Isolation::start(&sandbox, &limits()).expect("a pool starts");
+        (sandbox, isolation)
+    };
+    crate::IS_ISOLATED.then(|| &ISOLATION.get_or_init(started).1)
+}
+
+/// Compiles a module where this test program has them.
+pub fn compile(bundle: &SourceBundle, limits: &Limits) -> Result<Arc<CompiledModule>, CompileError> {
+    match isolation() {
+        Some(isolation) => compile_isolated(bundle, limits, isolation),
+        None => tine_module::compile(bundle, limits),
+    }
+}
+
 /// Makes an instance where this test program has them.
 pub fn instantiate(
     module: &CompiledModule,
     schema: &Arc<DatabaseSchema>,
     limits: &Limits,
 ) -> Result<Instance, LoadError> {
-    static ISOLATION: OnceLock<(Sandbox, Isolation)> = OnceLock::new();
-    if !crate::IS_ISOLATED {
-        return module.instantiate(schema, limits);
+    match isolation() {
+        Some(isolation) => module.instantiate_isolated(schema, limits, isolation),
+        None => module.instantiate(schema, limits),
     }
-    let (_, isolation) = ISOLATION.get_or_init(|| {
-        let sandbox = Sandbox::start(SandboxOptions::default()).expect("a sandbox starts");
-        let isolation = Isolation::start(&sandbox, &self::limits()).expect("a pool starts");
-        (sandbox, isolation)
-    });
-    module.instantiate_isolated(schema, limits, isolation)
 }
 
 /// The host of a test: one transaction at a time, and a list of what was logged.

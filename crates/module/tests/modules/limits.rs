@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tine_module::{CallError, CompileError, Limits, LoadError, SourceBundle, compile};
+use tine_module::{CallError, CompileError, Limits, LoadError, SourceBundle};
 
-use crate::harness::{Fixture, PERSON, instantiate, limits, person};
+use crate::harness::{Fixture, PERSON, compile, instantiate, limits, person};
 
 fn short(mut fixture: Fixture) -> Fixture {
     fixture.context.deadline = Duration::from_millis(40);

@@ -138,7 +138,7 @@ export const go = db.reducer(ctx => { ctx.db.happened.insert({ what: "it" }); co
 fn the_market_example_compiles() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/market");
     let bundle = tine_module::SourceBundle::collect(&path).unwrap_or_else(|error| panic!("{error}"));
-    let module = tine_module::compile(&bundle, &crate::harness::limits()).unwrap_or_else(|error| panic!("{error}"));
+    let module = crate::harness::compile(&bundle, &crate::harness::limits()).unwrap_or_else(|error| panic!("{error}"));
     let mut fixture = Fixture::of(module);
     fixture.run("init", vec![]);
     fixture.run("join", vec![text("Ada")]);

@@ -15,6 +15,7 @@ mod request_id;
 mod route;
 mod schema_v9;
 mod system;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;

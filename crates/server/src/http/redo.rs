@@ -17,8 +17,8 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde_json::{Value, json};
 use tine_host::{
-    CallKind, FunctionReport, HistoryEntry, HistoryRequest, Host, HostError, Lsn, RedoProgress, RedoStep, ReplayReport,
-    ReplayRequest, VerifyReport, VerifyRequest,
+    CallKind, FunctionReport, HistoryEntry, HistoryRequest, Host, HostError, Lsn, RedoPlace, RedoProgress, RedoStep,
+    ReplayReport, ReplayRequest, VerifyReport, VerifyRequest,
 };
 use tokio::sync::mpsc;
 
@@ -188,7 +188,25 @@ fn verify_json(report: &VerifyReport) -> Value {
         "differences": report.differences,
         "stopped_at": report.stopped_at.map(Lsn::get),
         "functions": functions_json(&report.functions),
+        "ran_in": ran_in(&report.place),
+        "note": note(&report.place),
     })
+}
+
+/// Where recorded calls ran again.
+fn ran_in(place: &RedoPlace) -> &'static str {
+    match place {
+        RedoPlace::Workers => "workers",
+        RedoPlace::WithCalls { .. } => "server",
+    }
+}
+
+/// Why they did not run in workers.
+fn note(place: &RedoPlace) -> Option<&str> {
+    match place {
+        RedoPlace::Workers => None,
+        RedoPlace::WithCalls { reason } => Some(reason),
+    }
 }
 
 fn replay_json(report: &ReplayReport) -> Value {
@@ -204,5 +222,7 @@ fn replay_json(report: &ReplayReport) -> Value {
         "stopped_at": report.stopped_at.map(Lsn::get),
         "functions": functions_json(&report.functions),
         "tables": serde_json::to_value(&report.tables).expect("plain data encodes"),
+        "ran_in": ran_in(&report.place),
+        "note": note(&report.place),
     })
 }

@@ -98,6 +98,15 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let keys = shared.auth.issuer_keys();
     write_metric(&mut text, "tine_issuer_keys", "gauge", "Keys of trusted issuers remembered.", keys);
     write_limits(&mut text, &shared);
+    if let Some(sandbox) = shared.sandbox.clone() {
+        let workers = move || {
+            let mut text = String::new();
+            super::workers::write(&mut text, &sandbox);
+            text
+        };
+        // Files of the kernel are read: not on a thread that serves others. Without that thread the rest is of use all the same.
+        text.push_str(&tokio::task::spawn_blocking(workers).await.unwrap_or_default());
+    }
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (content_type, text).into_response()
 }

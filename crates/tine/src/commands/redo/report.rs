@@ -111,6 +111,9 @@ fn did(value: &Value) -> String {
 
 fn print_end(output: &Output, report: &Value) -> Result<(), Failure> {
     output.line("")?;
+    if let Some(reason) = report["note"].as_str() {
+        output.line(&format!("the calls ran where the database's calls do, not in a worker process: {reason}"))?;
+    }
     match report["stopped_at"].as_u64() {
         Some(lsn) => output.line(&format!("stopped at commit {lsn}, the first difference")),
         None => Ok(()),
