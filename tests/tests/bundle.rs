@@ -2,6 +2,7 @@
 //! survive, and load from compiled code after a restart.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::OnceLock,
     time::Duration,
@@ -10,8 +11,9 @@ use std::{
 use serde_json::json;
 use tine_client::{
     CallFailure, ClientError, ConnectOptions, Connection,
-    http::{CONTENT_TYPE_JAVASCRIPT, HttpClient, PublishOptions},
+    http::{CONTENT_TYPE_JAVASCRIPT, HttpClient, JsonLines, PublishOptions, RedoLine, RedoOptions},
 };
+use tine_module::SourceBundle;
 use tine_tests::{
     command::{run, run_within, tine},
     npm, rows,
@@ -284,4 +286,68 @@ fn a_new_bundle_replaces_the_old_and_a_bad_one_does_not() {
     let count = client.sql("replaced", "SELECT COUNT(*) AS n FROM item").expect("counted");
     assert_eq!(count[0].rows[0][0], json!(2), "data stays");
     client.call("replaced", "drop", &json!([])).expect("the new one runs");
+}
+
+/// What running a range again came to, by function and outcome.
+fn outcomes(lines: JsonLines<RedoLine>) -> (BTreeMap<String, BTreeMap<String, u64>>, serde_json::Value) {
+    let report = lines.filter_map(|line| match line.expect("a line") {
+        RedoLine::Report(report) => Some(report),
+        RedoLine::Progress(_) => None,
+        RedoLine::Error { code, message } => panic!("{code}: {message}"),
+    });
+    let report = report.last().expect("a report");
+    let functions = report["functions"].as_object().expect("functions").iter();
+    let counted = functions.map(|(name, function)| {
+        let outcomes = serde_json::from_value(function["outcomes"].clone()).expect("numbers by outcome");
+        (name.clone(), outcomes)
+    });
+    (counted.collect(), report)
+}
+
+#[test]
+fn what_an_instance_rolled_before_is_not_reproducible_and_never_different() {
+    let Some((folder, _)) = bundle() else { return };
+    let server = TestServer::start();
+    let module = |note: &str| {
+        format!(
+            "import {{ schema, t, table }} from \"spacetimedb/server\";\n\
+             const roll = table({{ public: true }}, {{ id: t.u64().primaryKey().autoInc(), value: t.u32() }});\n\
+             const note = table({{ public: true }}, {{ id: t.u64().primaryKey().autoInc(), text: t.string(), at: t.f64() }});\n\
+             const db = schema({{ roll, note }});\nexport default db;\n\
+             export const dice = db.reducer(ctx => {{\n\
+               ctx.db.roll.insert({{ id: 0n, value: ctx.random.integerInRange(0, 1_000_000_000) }});\n\
+             }});\n\
+             export const write = db.reducer({{ text: t.string() }}, (ctx, {{ text }}) => {{\n\
+               ctx.db.note.insert({{ id: 0n, text: {note}, at: Date.now() }});\n\
+             }});\n"
+        )
+    };
+    let bundled = |name: &str, note: &str| npm::bundle(folder, name, &[("index.ts", &module(note))]);
+    let (client, _) = publish(&server, "dice", &bundled("dice", "text")).expect("published");
+    const ROLLS: u64 = 8;
+    for number in 0..ROLLS {
+        client.call("dice", "dice", &json!([])).expect("rolled");
+        client.call("dice", "write", &json!([format!("note {number}")])).expect("written");
+    }
+    let of = |pairs: &[(&str, u64)]| -> BTreeMap<String, u64> {
+        pairs.iter().map(|(outcome, count)| ((*outcome).to_owned(), *count)).collect()
+    };
+    // The first roll was the first of its instance, so that a fresh one does it again; later ones depended on those before.
+    let rolls = of(&[("same", 1), ("not_reproducible", ROLLS - 1)]);
+    let (verified, report) = outcomes(client.verify("dice", &RedoOptions::default()).expect("verified"));
+    assert_eq!((&verified["dice"], &verified["write"]), (&rolls, &of(&[("same", ROLLS)])), "{report}");
+    assert_eq!((&report["differences"], &report["ran_in"]), (&json!(0), &json!("workers")), "{report}");
+
+    let replay = |name: &str, program: Option<Vec<u8>>| {
+        outcomes(client.replay("dice", name, &RedoOptions::default(), program, false).expect("replayed"))
+    };
+    let (same_code, report) = replay("again", None);
+    assert_eq!((&same_code["dice"], &same_code["write"]), (&rolls, &of(&[("same", ROLLS)])), "{report}");
+
+    let text = std::fs::read_to_string(bundled("dice-loud", "text + \"!\"")).expect("the bundle is there");
+    let other = SourceBundle::single("bundle.js", text).encode();
+    let (other_code, report) = replay("loud", Some(other));
+    assert_eq!((&other_code["dice"], &other_code["write"]), (&rolls, &of(&[("different", ROLLS)])), "{report}");
+    let loud = client.sql("dice@loud", "SELECT text FROM note WHERE id = 1").expect("read");
+    assert_eq!(loud[0].rows, [[json!("note 0!")]]);
 }
