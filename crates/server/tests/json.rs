@@ -56,18 +56,25 @@ async fn tools_subscribe_call_and_query_in_json() {
     } }))
     .await;
     let update = tool.next().await["TransactionUpdate"].clone();
-    let row = json!({ "id": 1, "name": "Ada", "best_friend": { "none": [] } });
-    assert_eq!(rows(&update["status"]["Committed"], "inserts"), std::slice::from_ref(&row), "{update}");
+    assert_eq!(rows(&update["status"]["Committed"], "inserts"), [json!([1, "Ada", [1, []]])], "{update}");
     assert_eq!(update["reducer_call"]["reducer_name"], "add");
     assert_eq!(update["caller_identity"]["__identity__"], json!(identity));
 
-    // Order is kept, whatever is wrong with a request.
-    for (request_id, reducer, args) in [(3, "add", "[2, \"\"]"), (4, "missing", "[]"), (5, "noop", "[]")] {
+    // Order is kept, whatever is wrong with a request, and whatever number it has.
+    let calls = [
+        (3, "add", "[2, \"\"]"),
+        (4, "missing", "[]"),
+        (4, "add", "[true]"),
+        (4, "add", "no JSON"),
+        (5, "noop", "[]"),
+        (5, "noop", "[]"),
+    ];
+    for (request_id, reducer, args) in calls {
         tool.say(json!({ "CallReducer": { "reducer": reducer, "args": args, "request_id": request_id, "flags": 0 } }))
             .await;
     }
     let mut statuses = Vec::new();
-    for _ in 0..3 {
+    for _ in calls {
         let update = tool.next().await["TransactionUpdate"].clone();
         statuses.push((
             update["reducer_call"]["request_id"].as_u64(),
@@ -75,10 +82,15 @@ async fn tools_subscribe_call_and_query_in_json() {
         ));
     }
     assert_eq!(statuses[0], (Some(3), Some("a name is needed".to_owned())));
-    assert!(statuses[1].0 == Some(4) && statuses[1].1.is_some(), "{statuses:?}");
-    assert_eq!(statuses[2], (Some(5), None));
+    for (at, words) in [(1, "missing"), (2, "invalid arguments for `add`"), (3, "no JSON")] {
+        let (request_id, failed) = &statuses[at];
+        let is_told = failed.as_ref().is_some_and(|text| text.contains(words));
+        assert!(*request_id == Some(4) && is_told, "{statuses:?}");
+    }
+    assert_eq!(statuses[4..], [(Some(5), None), (Some(5), None)]);
 
-    tool.say(json!({ "OneOffQuery": { "message_id": "0a0b", "query_string": "SELECT * FROM person" } })).await;
+    let row = json!({ "id": 1, "name": "Ada", "best_friend": [1, []] });
+    tool.say(json!({ "OneOffQuery": { "message_id": [10, 11], "query_string": "SELECT * FROM person" } })).await;
     let response = tool.next().await["OneOffQueryResponse"].clone();
     assert_eq!((&response["message_id"], &response["error"]), (&json!("0a0b"), &json!({ "none": [] })));
     let text = response["tables"][0]["rows"][0].as_str().expect("a row").to_owned();
@@ -87,6 +99,12 @@ async fn tools_subscribe_call_and_query_in_json() {
     assert!(tool.next().await["OneOffQueryResponse"]["error"]["some"].is_string());
     tool.say(json!({ "CallProcedure": { "procedure": "twice", "args": [21], "request_id": 9, "flags": 0 } })).await;
     assert_eq!(tool.next().await["ProcedureResult"]["status"], json!({ "Returned": "42" }));
+    tool.say(json!({ "CallProcedure": { "procedure": "twice", "args": "[]", "request_id": 9, "flags": 0 } })).await;
+    assert!(tool.next().await["ProcedureResult"]["status"]["InternalError"].is_string());
+    // A second set of the same number is refused, and the first lives on.
+    let single = json!({ "query": "SELECT * FROM person", "request_id": 9, "query_id": [7] });
+    tool.say(json!({ "SubscribeSingle": single })).await;
+    assert_eq!(tool.next().await["SubscriptionError"]["query_id"], json!({ "some": 7 }));
     tool.say(json!({ "UnsubscribeMulti": { "request_id": 10, "query_id": { "id": 7 } } })).await;
     let gone = tool.next().await["UnsubscribeMultiApplied"].clone();
     assert_eq!(rows(&gone["update"], "deletes"), [row]);
@@ -127,8 +145,8 @@ async fn what_is_no_message_ends_the_connection() {
         Message::text("nonsense"),
         Message::text("{}"),
         Message::text(r#"{"Unknown": {}}"#),
-        Message::text(r#"{"CallReducer": {"reducer": "add", "args": "[1", "request_id": 1, "flags": 0}}"#),
-        Message::text(r#"{"CallReducer": {"reducer": "add", "args": "[true]", "request_id": 1, "flags": 0}}"#),
+        Message::text(r#"{"CallReducer": {"reducer": "add", "request_id": 1, "flags": 0}}"#),
+        Message::text(r#"{"OneOffQuery": {"message_id": "0", "query_string": "SELECT * FROM person"}}"#),
         Message::text(r#"{"Subscribe": {"query_strings": "x", "request_id": 1}}"#),
         Message::text("[".repeat(100_000)),
         Message::binary(vec![0, 1, 2]),

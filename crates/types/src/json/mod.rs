@@ -6,9 +6,10 @@
 //! strings starting `0x`. A float that is no number is the string `NaN`, `Infinity` or `-Infinity`,
 //! since JSON has no other way to say it.
 //!
-//! SQL results use an untyped form, in which products are arrays and sums are `[tag, value]`.
+//! SQL results use an untyped form, in which products are arrays and sums are `[tag, value]`. Rows of the protocol `v1.json` are
+//! between the two.
 //!
-//! Both forms are read, and besides: a bare string for a variant without payload, `null` for an
+//! All forms are read, and besides: a bare string for a variant without payload, `null` for an
 //! option's none, decimal or `0x` strings for integers of 64 bits and more, text forms of
 //! identities, connection ids, UUIDs and timestamps in place of their products.
 //!
@@ -30,4 +31,4 @@ pub use error::{JsonError, JsonErrorKind};
 pub(crate) use read::mismatch;
 pub use read::{json_to_bsatn, json_to_value, product_from_json};
 pub use types::{product_type_from_json, product_type_to_json, type_from_json, type_to_json};
-pub use write::{bsatn_to_json, bsatn_to_sql_json, product_to_json, product_to_sql_json, value_to_json};
+pub use write::{bsatn_to_json, bsatn_to_sql_json, product_to_json, product_to_sql_json, row_to_json, value_to_json};

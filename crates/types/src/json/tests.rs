@@ -128,6 +128,33 @@ fn argument_lists() {
 }
 
 #[test]
+fn rows_have_names_outside_of_arrays() {
+    let point = || Type::product([("x", Type::U8), ("y", Type::U8)]);
+    let Type::Product(row) = Type::product([
+        ("at", point()),
+        ("next", Type::option(point())),
+        ("path", Type::array(point())),
+        ("marks", Type::array(Type::option(Type::U8))),
+        ("bytes", Type::bytes()),
+    ]) else {
+        unreachable!("it is a product")
+    };
+    let bytes = [1, 2, 0, 3, 4, 1, 0, 0, 0, 5, 6, 2, 0, 0, 0, 0, 7, 1, 1, 0, 0, 0, 0xab];
+    let json = row_to_json(&row, &mut Reader::new(&bytes)).unwrap();
+    let expected = json!({
+        "at": { "x": 1, "y": 2 },
+        "next": [0, { "x": 3, "y": 4 }],
+        "path": [[5, 6]],
+        "marks": [[0, 7], [1, []]],
+        "bytes": "ab",
+    });
+    assert_eq!(json, expected);
+    let mut again = Vec::new();
+    product_from_json(&row, &json, &mut again).unwrap();
+    assert_eq!(again, bytes);
+}
+
+#[test]
 fn wrong_input_says_where_and_why() {
     let row = Type::product([("id", Type::U8), ("tags", Type::array(Type::option(Type::I16)))]);
     let cases = vec![

@@ -7,11 +7,12 @@ use crate::bsatn::{self, DecodeError, Reader, VALUE_NODES_MAX};
 use crate::hex;
 use crate::{AlgebraicType, AlgebraicValue, ProductType, SumType};
 
-/// Which of the two written forms to use.
+/// Which of the written forms to use.
 #[derive(Clone, Copy, PartialEq)]
 enum Form {
     Named,
     Sql,
+    Row,
 }
 
 /// Returns `value`, which must be of type `ty`, as SATS-JSON.
@@ -61,6 +62,16 @@ pub fn bsatn_to_sql_json(ty: &AlgebraicType, reader: &mut Reader<'_>) -> Result<
 pub fn product_to_sql_json(product: &ProductType, reader: &mut Reader<'_>) -> Result<Value, DecodeError> {
     begin_walk(reader);
     Writer::new(Form::Sql).product(product, reader, 0)
+}
+
+/// Reads a row and returns it in the form of the protocol `v1.json`: columns have names, as have products in them, but sums are
+/// `[tag, value]`, and what lies in an array is in the untyped form.
+///
+/// # Errors
+/// As for [`bsatn_to_json`].
+pub fn row_to_json(row: &ProductType, reader: &mut Reader<'_>) -> Result<Value, DecodeError> {
+    begin_walk(reader);
+    Writer::new(Form::Row).product(row, reader, 0)
 }
 
 struct Writer {
@@ -117,12 +128,18 @@ impl Writer {
             return Ok(text.into());
         }
         let count = read_element_count(element, reader)?;
-        (0..count).map(|_| self.value(element, reader, depth + 1)).collect()
+        let outside = self.form;
+        if outside == Form::Row {
+            self.form = Form::Sql;
+        }
+        let elements = (0..count).map(|_| self.value(element, reader, depth + 1)).collect();
+        self.form = outside;
+        elements
     }
 
     fn product(&mut self, product: &ProductType, reader: &mut Reader<'_>, depth: usize) -> Result<Value, DecodeError> {
         check_depth(reader, depth)?;
-        let is_object = self.form == Form::Named && !product.elements.is_empty() && product.is_named();
+        let is_object = self.form != Form::Sql && !product.elements.is_empty() && product.is_named();
         if !is_object {
             let fields = product.elements.iter();
             return fields.map(|field| self.value(&field.ty, reader, depth + 1)).collect();
@@ -139,7 +156,7 @@ impl Writer {
         check_depth(reader, depth)?;
         let (tag, payload) = read_variant(sum, reader)?;
         let value = self.value(payload, reader, depth + 1)?;
-        if self.form == Form::Sql {
+        if self.form != Form::Named {
             return Ok(Value::Array(vec![tag.into(), value]));
         }
         let key = match sum.variants[usize::from(tag)].name() {
