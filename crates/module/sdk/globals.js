@@ -82,8 +82,11 @@ consoleObject.count = (label = "default") => {
   native.log(2, `${label}: ${counts.get(label)}`);
 };
 consoleObject.countReset = (label = "default") => void counts.delete(label);
-// The clock stands still during a call, so timers have nothing to report; they exist so that code that uses them runs.
-for (const name of ["clear", "group", "groupCollapsed", "groupEnd", "time", "timeEnd", "timeLog", "timeStamp", "profile", "profileEnd"]) {
+consoleObject.time = (label = "default") => native.startTimer(HostString(label));
+consoleObject.timeLog = (label = "default", ...items) => native.readTimer(HostString(label), format(items), false);
+consoleObject.timeEnd = (label = "default") => native.readTimer(HostString(label), "", true);
+// They exist so that code that uses them runs.
+for (const name of ["clear", "group", "groupCollapsed", "groupEnd", "timeStamp", "profile", "profileEnd"]) {
   consoleObject[name] = () => {};
 }
 hidden(globalThis, "console", consoleObject);

@@ -616,5 +616,12 @@ interface Console {
   trace(...items: unknown[]): void;
   assert(condition?: boolean, ...items: unknown[]): void;
   count(label?: string): void;
+  countReset(label?: string): void;
+  /** Begins to measure; the time is for the log alone. */
+  time(label?: string): void;
+  /** Logs the time since the timer began. */
+  timeLog(label?: string, ...items: unknown[]): void;
+  /** Logs the time and ends the timer. */
+  timeEnd(label?: string): void;
 }
 declare var console: Console;

@@ -106,6 +106,8 @@ pub(super) struct CallState {
     pub(super) reads: RefCell<ReadSet>,
     /// How many lines the call logged.
     pub(super) log_lines: Cell<u32>,
+    /// Console timers that run.
+    pub(super) timers: RefCell<Vec<(String, Instant)>>,
     /// The object of the last sender that somebody looked at, for calls by the same one.
     pub(super) sender: (Cell<Option<Identity>>, Slot),
     /// The same for the time.
@@ -134,6 +136,7 @@ impl State {
                 is_view: Cell::new(false),
                 reads: RefCell::default(),
                 log_lines: Cell::new(0),
+                timers: RefCell::default(),
                 sender: (Cell::new(None), Slot::empty()),
                 timestamp: (Cell::new(None), Slot::empty()),
                 row: Cell::default(),
@@ -159,6 +162,7 @@ impl State {
         self.call.random.set(context.seed);
         self.call.uuid_count.set(0);
         self.call.log_lines.set(0);
+        self.call.timers.borrow_mut().clear();
         self.guard.arm(Instant::now().checked_add(context.deadline));
     }
 

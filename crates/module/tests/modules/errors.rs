@@ -189,7 +189,7 @@ export const go = db.reducer(() => {
   console.debug(1n, true, Symbol("s"), new Map([[1, { two: 2 }]]), new Set(["x"]), () => 1, [[[[[1]]]]]);
   console.assert(1 === 1, "fine");
   console.assert(false, "not fine");
-  console.table([1]); console.count(); console.count(); console.time("t"); console.timeEnd("t");
+  console.table([1]); console.count(); console.count();
   const loop: any = {}; loop.self = loop; console.trace(loop, new Date(0), class A {}, new (class B { x = 1 })());
 });
 "#,

@@ -145,3 +145,39 @@ fn the_market_example_compiles() {
     let audit = fixture.procedure("audit", vec![]).unwrap_or_else(|error| panic!("{error}"));
     assert!(audit.contains("\"balanced\":true"), "{audit}");
 }
+
+#[test]
+fn console_timers_measure_and_end_with_their_call() {
+    let mut fixture = person(
+        r#"
+export const run = db.reducer(() => {
+  console.time("a");
+  console.time("a");
+  console.timeLog("a", "half", 1);
+  console.timeEnd("a");
+  console.timeEnd("a");
+  console.time("left");
+});
+export const again = db.reducer(() => {
+  console.timeEnd("left");
+  console.time();
+  console.timeEnd();
+  for (let i = 0; i <= 1024; i++) console.time(`${i}`);
+});
+"#,
+    );
+    let mut lines = |reducer: &str| {
+        fixture.run(reducer, vec![]);
+        let without_time = |line: String| {
+            let words = line
+                .split(' ')
+                .map(|word| if word.parse::<f64>().is_ok_and(|_| word.contains('.')) { "T" } else { word });
+            words.collect::<Vec<_>>().join(" ")
+        };
+        fixture.logged().into_iter().map(without_time).collect::<Vec<_>>()
+    };
+    let expected = ["timer 'a' already exists", "a: T ms half 1", "a: T ms", "timer 'a' does not exist"];
+    assert_eq!(lines("run"), expected);
+    let expected = ["timer 'left' does not exist", "default: T ms", "more than 1024 console timers run"];
+    assert_eq!(lines("again"), expected);
+}

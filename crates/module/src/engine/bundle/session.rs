@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
-use super::super::console;
+use super::super::console::{self, TIMERS_MAX};
 use super::super::context::ask_host;
 use super::super::decode::big_from_text;
 use super::super::errors::{self, ErrorClass};
@@ -11,9 +11,6 @@ use super::super::raw::{Call, Cx, JsResult, Value};
 use super::arguments::argument;
 use super::boot::state;
 use crate::call::{LogLevel, SyscallError};
-
-/// Most timers that may run at once; more than a function can mean.
-const TIMERS_MAX: usize = 1024;
 
 /// Console timers of the running call.
 #[derive(Default)]
@@ -34,20 +31,11 @@ pub(super) fn refuse_after_fault(cx: Cx<'_>) -> JsResult<()> {
     if cx.state().has_fault() { Err(errors::throw_fault(cx, String::new())) } else { Ok(()) }
 }
 
-fn log(cx: Cx<'_>, level: LogLevel, message: String) -> JsResult<()> {
-    let boot = cx.state().boot();
-    // The stack of a new error tells who called.
-    let here = cx.borrow(boot.error).construct(&cx.undefined())?;
-    let stack = here.get(boot.atoms.stack)?.to_text()?;
-    console::write(cx, level, message, &stack);
-    Ok(())
-}
-
 /// `console_log(level, message)`
 pub(super) fn console_log<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
     refuse_after_fault(call.cx)?;
     let level = LogLevel::from_abi(argument(call, 0, "level").u32()?);
-    log(call.cx, level, argument(call, 1, "message").text()?)?;
+    console::log_here(call.cx, level, argument(call, 1, "message").text()?)?;
     Ok(call.cx.undefined())
 }
 
@@ -83,7 +71,7 @@ pub(super) fn timer_end<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
         let problem = "there is no such console timer: it ended, or its call did";
         return Err(errors::throw_host(cx, &SyscallError::new(SyscallError::NO_SUCH_CONSOLE_TIMER, problem)));
     };
-    log(cx, LogLevel::Info, format!("{name}: {:.3} ms", started.elapsed().as_secs_f64() * 1e3))?;
+    console::log_here(cx, LogLevel::Info, format!("{name}: {}", console::elapsed_text(started)))?;
     Ok(cx.undefined())
 }
 
