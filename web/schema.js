@@ -339,33 +339,60 @@ export function snakeCase(name) {
   return words.filter(word => word).map(word => word.toLowerCase()).join("_");
 }
 
-/** Tables and functions of a database, from `GET schema?version=10`. */
+/** The type of the rows that a view returns: an array or option of them, or a product of one field that names it. */
+function viewRow(type, typespace) {
+  const returned = type.Ref === undefined ? type : typespace[type.Ref];
+  if (returned.Array) return returned.Array;
+  if (returned.Sum) return returned.Sum.variants[0].algebraic_type;
+  return returned.Product.elements[0].algebraic_type;
+}
+
+/** Tables, views and functions of a database and of the modules within it, from `GET schema?version=10`. */
 export class Schema {
+  /** Views are tables, too: their rows come like those of tables. */
   tables = new Map();
   reducers = new Map();
   procedures = new Map();
 
   constructor(definition) {
-    const section = name => definition.sections.find(section => name in section)?.[name];
+    this.#add(definition.sections, "");
+  }
+
+  #add(sections, prefix) {
+    const section = name => sections.find(section => name in section)?.[name];
     const typespace = section("Typespace")?.types ?? [];
     const keepsCase = "None" in (section("CaseConversionPolicy") ?? {});
     const convert = keepsCase ? name => name : snakeCase;
     const explicit = section("ExplicitNames")?.entries ?? [];
     const canonical = (kind, source) =>
       explicit.find(entry => entry[kind]?.source_name === source)?.[kind].canonical_name ?? convert(source);
+    const add = (items, kind, source_name, rest) => {
+      const name = prefix + canonical(kind, source_name);
+      items.set(name, { name, source: prefix + source_name, ...rest });
+    };
     for (const table of section("Tables") ?? []) {
       const row = codecOf({ Ref: table.product_type_ref }, typespace, convert);
-      const name = canonical("Table", table.source_name);
-      this.tables.set(name, { name, source: table.source_name, row, key: table.primary_key });
+      add(this.tables, "Table", table.source_name, { row, key: table.primary_key });
     }
-    const add = (functions, { source_name, params, return_type }) => {
-      const name = canonical("Function", source_name);
-      const parameters = codecOf({ Product: params }, typespace, convert);
-      const returns = return_type && codecOf(return_type, typespace, convert);
-      functions.set(name, { name, source: source_name, parameters, returns });
+    const keys = section("ViewPrimaryKeys") ?? [];
+    for (const { source_name, return_type } of section("Views") ?? []) {
+      const row = codecOf(viewRow(return_type, typespace), typespace, convert);
+      const columns = keys.find(key => key.view_source_name === source_name)?.columns ?? [];
+      const key = columns.map(column => row.fields.findIndex(field => [field.source, field.name].includes(column)));
+      add(this.tables, "Function", source_name, { row, key });
+    }
+    const addFunctions = (items, section) => {
+      for (const { source_name, params, return_type } of section ?? []) {
+        const parameters = codecOf({ Product: params }, typespace, convert);
+        const returns = return_type && codecOf(return_type, typespace, convert);
+        add(items, "Function", source_name, { parameters, returns });
+      }
     };
-    for (const reducer of section("Reducers") ?? []) add(this.reducers, reducer);
-    for (const procedure of section("Procedures") ?? []) add(this.procedures, procedure);
+    addFunctions(this.reducers, section("Reducers"));
+    addFunctions(this.procedures, section("Procedures"));
+    for (const { namespace, module } of section("Submodules") ?? []) {
+      this.#add(module.sections, `${prefix}${namespace}.`);
+    }
   }
 
   find(kind, name) {
