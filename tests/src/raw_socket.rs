@@ -106,14 +106,31 @@ impl RawSocket {
         query: &str,
         protocols: Option<&str>,
     ) -> Result<RawSocket, Refusal> {
+        let headers = protocols.map(|offered| ("sec-websocket-protocol", offered));
+        RawSocket::handshake_with(address, database, query, headers.as_slice())
+    }
+
+    /// Attempts a handshake with further headers.
+    ///
+    /// # Errors
+    /// What the server answered instead of 101.
+    ///
+    /// # Panics
+    /// When there is no server.
+    pub fn handshake_with(
+        address: &str,
+        database: &str,
+        query: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<RawSocket, Refusal> {
         let mut stream = TcpStream::connect(address).expect("the server is there");
         stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a timeout can be set");
         stream.set_nodelay(true).expect("an option can be set");
-        let protocols = protocols.map_or(String::new(), |offered| format!("sec-websocket-protocol: {offered}\r\n"));
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let request = format!(
-            "GET /v1/database/{database}/subscribe?compression=None{query} HTTP/1.1\r\nhost: {address}\r\n\
+            "GET /v1/database/{database}/subscribe?{query} HTTP/1.1\r\nhost: {address}\r\n\
              upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\n\
-             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocols}\r\n"
+             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         );
         stream.write_all(request.as_bytes()).expect("the request can be sent");
         let mut socket = RawSocket { stream, buffer: Vec::new() };
@@ -191,6 +208,16 @@ impl RawSocket {
     /// # Panics
     /// When they cannot be decoded.
     pub fn read_messages(&mut self) -> Result<Vec<ServerMessage>, End> {
+        let whole = self.read_payload()?;
+        assert_eq!(whole.first(), Some(&0), "nothing is compressed");
+        Ok(decode_messages(Bytes::from(whole).slice(1..)))
+    }
+
+    /// The next whole server message as it came, with its tag.
+    ///
+    /// # Errors
+    /// How the connection ended.
+    pub fn read_payload(&mut self) -> Result<Vec<u8>, End> {
         let mut whole = Vec::new();
         loop {
             let frame = self.read_frame()?;
@@ -199,16 +226,9 @@ impl RawSocket {
             }
             whole.extend(frame.payload);
             if frame.last {
-                break;
+                return Ok(whole);
             }
         }
-        assert_eq!(whole.first(), Some(&0), "nothing is compressed");
-        let bytes = Bytes::from(whole).slice(1..);
-        let (mut position, mut messages) = (0, Vec::new());
-        while position < bytes.len() {
-            messages.push(decode_server_message(&bytes, &mut position).expect("a server message"));
-        }
-        Ok(messages)
     }
 
     /// Reads until the connection ends; returns the messages that came and how it ended.
@@ -299,4 +319,16 @@ pub fn head(last: bool, opcode: u8, length: u64, masked: bool) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// The messages that lie end to end in `bytes`.
+///
+/// # Panics
+/// When they cannot be decoded.
+pub fn decode_messages(bytes: Bytes) -> Vec<ServerMessage> {
+    let (mut position, mut messages) = (0, Vec::new());
+    while position < bytes.len() {
+        messages.push(decode_server_message(&bytes, &mut position).expect("a server message"));
+    }
+    messages
 }

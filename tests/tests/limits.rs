@@ -80,7 +80,7 @@ fn a_full_lane_refuses_http_calls_with_429() {
     const SPINS: u32 = 8;
     let server = TestServer::start();
     let database = server.publish_probe("full-lane");
-    let mut socket = RawSocket::connect(server.address(), &database.name, "&confirmed=false");
+    let mut socket = RawSocket::connect(server.address(), &database.name, "confirmed=false");
     let spin = |request_id| ClientMessage::CallReducer { request_id, reducer: "spin".into(), args: Bytes::new() };
     socket.send(&encoded(&(0..SPINS).map(spin).collect::<Vec<_>>())).expect("sent");
     let body = format!("[\"{}\"]", "x".repeat(ARGUMENT_BYTES));
@@ -126,7 +126,7 @@ async fn a_client_that_never_reads_is_cut_off() {
     const ROW_BYTES: u32 = 10_000;
     let server = TestServer::start();
     let database = server.publish_probe("never-reads");
-    let mut lazy = RawSocket::connect(server.address(), &database.name, "&confirmed=false");
+    let mut lazy = RawSocket::connect(server.address(), &database.name, "confirmed=false");
     let queries = vec!["SELECT * FROM entry".into()];
     let subscribe = ClientMessage::Subscribe { request_id: 1, query_set_id: 1, queries };
     lazy.send(&encoded(&[subscribe])).expect("sent");

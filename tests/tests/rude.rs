@@ -69,7 +69,7 @@ fn idle(stop: &AtomicBool) {
 }
 
 fn never_reads(address: &str, stop: &AtomicBool) {
-    let mut socket = RawSocket::connect(address, "rude", "&confirmed=false");
+    let mut socket = RawSocket::connect(address, "rude", "confirmed=false");
     let frame = calls(64);
     // Until it is cut off.
     while !stop.load(Ordering::Relaxed) && socket.send(&frame).is_ok() {}
@@ -77,7 +77,7 @@ fn never_reads(address: &str, stop: &AtomicBool) {
 }
 
 fn sends_half_a_frame(address: &str, stop: &AtomicBool) {
-    let mut socket = RawSocket::connect(address, "rude", "&confirmed=false");
+    let mut socket = RawSocket::connect(address, "rude", "confirmed=false");
     // A masked binary frame that announces a hundred bytes. The server may have cut the connection: as good.
     let _ = socket.send_bytes(&[0x82, 0x80 | 100, 0, 0, 0, 0, 1, 2, 3]);
     idle(stop);
@@ -92,7 +92,7 @@ fn sends_half_a_head(address: &str, stop: &AtomicBool) {
 fn floods(address: &str, stop: &AtomicBool) {
     let frame = calls(256);
     while !stop.load(Ordering::Relaxed) {
-        let mut socket = RawSocket::connect(address, "rude", "&confirmed=false");
+        let mut socket = RawSocket::connect(address, "rude", "confirmed=false");
         // More than may wait: closed with 1013, or for not reading.
         for _ in 0..100 {
             if socket.send(&frame).is_err() {
@@ -106,7 +106,7 @@ fn floods(address: &str, stop: &AtomicBool) {
 fn leaves_at_once(address: &str, stop: &AtomicBool) {
     let frame = calls(64);
     while !stop.load(Ordering::Relaxed) {
-        let mut socket = RawSocket::connect(address, "rude", "&confirmed=false");
+        let mut socket = RawSocket::connect(address, "rude", "confirmed=false");
         // The server may be faster.
         let _ = socket.send(&frame);
         drop(socket);

@@ -1,10 +1,12 @@
 //! What comes over a WebSocket that should not: every case is closed with the code it deserves, and
 //! the connection beside it does not notice.
 
+use std::io::Read as _;
+
 use bytes::Bytes;
 use tine_client::protocol::{ClientMessage, ReducerOutcome, ServerMessage, encode_client_message};
 use tine_tests::{
-    raw_socket::{End, RawSocket, frame, head, opcode},
+    raw_socket::{End, RawSocket, decode_messages, frame, head, opcode},
     rows,
     server::{Owned, TestServer},
 };
@@ -177,9 +179,9 @@ fn handshakes_that_are_refused() {
         ("no such fork", "handshakes@none", "", v3, 404),
         ("no protocol", name, "", None, 400),
         ("unknown protocol", name, "", Some("v9.bsatn.example"), 400),
-        ("all-zero connection id", name, "&connection_id=00000000000000000000000000000000", v3, 400),
-        ("bad token", name, "&token=not.a.token", v3, 401),
-        ("bad flag", name, "&confirmed=perhaps", v3, 400),
+        ("all-zero connection id", name, "connection_id=00000000000000000000000000000000", v3, 400),
+        ("bad token", name, "token=not.a.token", v3, 401),
+        ("bad flag", name, "confirmed=perhaps", v3, 400),
     ];
     for (case, database, query, protocols, status) in cases {
         let refused = RawSocket::handshake(server.address(), database, query, protocols);
@@ -203,5 +205,61 @@ fn v2_takes_one_message_a_frame() {
     for id in 0..20 {
         let messages = socket.read_messages().expect("the connection is open");
         assert_eq!(results(&messages), [(id, true)], "one message a frame");
+    }
+}
+
+/// A payload without its compression.
+fn decompressed(payload: &[u8]) -> Vec<u8> {
+    let (tag, body) = payload.split_first().expect("a payload has a tag");
+    let mut plain = Vec::new();
+    match tag {
+        0 => plain.extend_from_slice(body),
+        1 => drop(brotli::Decompressor::new(body, 4096).read_to_end(&mut plain).expect("brotli")),
+        2 => drop(flate2::read::GzDecoder::new(body).read_to_end(&mut plain).expect("gzip")),
+        other => panic!("tag {other}"),
+    }
+    plain
+}
+
+#[test]
+fn payloads_are_compressed_as_asked_for_where_that_keeps_their_order() {
+    const ROWS: usize = 20;
+    let server = TestServer::shared();
+    let database = server.publish_probe("compression");
+    const ROW_BYTES: usize = 3_000;
+    let mut writer = connect(server, &database);
+    writer.send(&encoded(&[call(1, "fill", rows::fill(ROWS as u32, ROW_BYTES as u32))])).expect("sent");
+    assert_eq!(read_results(&mut writer, 1), [(1, true)]);
+
+    let (v2, both) = ("v2.bsatn.spacetimedb", "v3.bsatn.spacetimedb, v2.bsatn.spacetimedb");
+    let (browser, node) = (("origin", "http://localhost"), ("user-agent", "node"));
+    // Case, what is asked for, subprotocols, a header, and the tag of what is long.
+    let cases = [
+        ("nothing asked", "", v2, None, 0),
+        ("none asked", "compression=None", v2, Some(browser), 0),
+        ("gzip", "compression=Gzip", v2, None, 2),
+        ("brotli", "compression=Brotli", both, None, 1),
+        ("the SDK in a browser", "compression=Gzip", both, Some(browser), 2),
+        ("the SDK in Node", "compression=Gzip", both, Some(node), 0),
+        ("the SDK in another runtime", "compression=Gzip", both, None, 0),
+    ];
+    for (case, query, protocols, header, tag) in cases {
+        let headers: Vec<_> = header.into_iter().chain([("sec-websocket-protocol", protocols)]).collect();
+        let opened = RawSocket::handshake_with(server.address(), &database.name, query, &headers);
+        let mut socket = opened.unwrap_or_else(|refusal| panic!("{case}: {refusal:?}"));
+        let greeting = socket.read_payload().expect("the greeting");
+        assert_eq!(greeting[0], 0, "{case}: what is short stays plain");
+        let queries = vec!["SELECT * FROM entry".into()];
+        socket
+            .send(&encoded(&[ClientMessage::Subscribe { request_id: 1, query_set_id: 1, queries }]))
+            .expect("the message can be sent");
+        let payload = socket.read_payload().expect("the rows");
+        assert_eq!(payload[0], tag, "{case}");
+        assert!(tag == 0 || payload.len() < ROWS * ROW_BYTES / 2, "{case}: {} bytes", payload.len());
+        let messages = decode_messages(Bytes::from(decompressed(&payload)));
+        let [ServerMessage::SubscribeApplied { rows, .. }] = &messages[..] else { panic!("{case}: {messages:?}") };
+        assert_eq!(rows.tables[0].rows.len(), ROWS, "{case}");
+        socket.send(&encoded(&[call(2, "noop", Bytes::new())])).expect("the message can be sent");
+        assert_eq!(socket.read_payload().expect("the reply")[0], 0, "{case}: what is short stays plain");
     }
 }

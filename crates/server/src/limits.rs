@@ -20,6 +20,10 @@ pub const BATCH_BYTES_MAX: usize = 512 * 1024;
 /// pings and the close frame can pass between them, no client's frame limit is met, and the write
 /// buffer of an idle connection stays small.
 pub const FRAGMENT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a payload that are compressed at a time: some hundred microseconds of work, of which a fragment comes.
+pub const COMPRESSED_AT_ONCE_BYTES: usize = 64 * 1024;
+/// Bytes a connection compresses before other tasks get the thread.
+pub const COMPRESSED_PER_TURN_BYTES_MAX: usize = 1 << 20;
 /// Bytes read from a socket at a time. Small because every open connection keeps a buffer of this
 /// size; a frame larger than it is read in several steps.
 pub const READ_BUFFER_BYTES: usize = 16 * 1024;

@@ -34,12 +34,13 @@ use tokio_tungstenite::tungstenite::error::Error as SocketError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::close::{Answer, Violation, host_close_frame};
+use super::compression::Compression;
 use super::handshake::Protocol;
 use super::json::JsonSession;
 use super::outbox::{Ending, Outbox, weight};
 use super::payload::PayloadWriter;
 use super::timers::{Timeout, Timers};
-use crate::limits::{FRAGMENT_BYTES_MAX, PAYLOAD_REQUESTS_MAX};
+use crate::limits::{COMPRESSED_PER_TURN_BYTES_MAX, FRAGMENT_BYTES_MAX, PAYLOAD_REQUESTS_MAX};
 use crate::limits::{READ_BATCH_BYTES_MAX, READ_BATCH_FRAMES_MAX, READ_BATCH_REQUESTS_MAX};
 use crate::metrics::Metrics;
 use crate::server::Shared;
@@ -84,6 +85,8 @@ pub(crate) struct ConnectionTask<S> {
     durable_abandoned: bool,
     waits_for_durable: bool,
     writer: PayloadWriter,
+    /// Compressed since the task last let others have the thread, in bytes.
+    compressed_bytes: usize,
     /// Present when the client speaks JSON.
     json: Option<Box<JsonSession>>,
     /// Frames were handed to the socket and not flushed.
@@ -96,7 +99,7 @@ pub(crate) struct ConnectionTask<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
     pub fn new(
         socket: WebSocketStream<S>,
-        protocol: Protocol,
+        (protocol, compression): (Protocol, Compression),
         session: Connection,
         outbox: Arc<Outbox>,
         durable: Option<watch::Receiver<Durability>>,
@@ -117,7 +120,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
             durability: None,
             durable_abandoned: false,
             waits_for_durable: false,
-            writer: PayloadWriter::new(protocol),
+            writer: PayloadWriter::new(protocol, compression),
+            compressed_bytes: 0,
             json: None,
             unflushed: false,
             timers,
@@ -166,6 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
     /// Runs turns until one finds nothing to do.
     fn poll_turns(&mut self, context: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
         self.outbox.awake();
+        self.compressed_bytes = 0;
         for _ in 0..TURNS_MAX {
             let mut progress = self.receive(context);
             progress |= self.collect(context);
@@ -320,6 +325,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
     fn transmit(&mut self, context: &mut Context<'_>) -> bool {
         let mut progress = false;
         while matches!(self.phase, Phase::Open | Phase::Draining { .. } | Phase::Closing) {
+            if self.compressed_bytes > COMPRESSED_PER_TURN_BYTES_MAX {
+                context.waker().wake_by_ref();
+                break;
+            }
             if let Err(error) = self.fill() {
                 tracing::debug!(%error, "client cannot be written to");
                 self.finish();
@@ -354,10 +363,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
             return Ok(());
         }
         let mut bytes = 0;
-        while bytes < FRAGMENT_BYTES_MAX {
+        while bytes < FRAGMENT_BYTES_MAX && self.compressed_bytes <= COMPRESSED_PER_TURN_BYTES_MAX {
             self.pack();
             let Some(frame) = self.writer.next_frame() else { break };
             bytes += frame.len();
+            self.compressed_bytes += self.writer.take_compressed_bytes();
             Pin::new(&mut self.socket).start_send(frame)?;
             self.unflushed = true;
         }
@@ -428,7 +438,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionTask<S> {
     /// Sends the close frame when everything before it is out.
     fn finish_draining(&mut self) -> bool {
         let Phase::Draining { frame, replies } = &self.phase else { return false };
-        let all_out = self.ready.is_empty() && !self.unflushed;
+        let all_out = self.ready.is_empty() && self.writer.is_empty() && !self.unflushed;
         if !all_out || (*replies && self.owed > 0) {
             return false;
         }

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, header};
 use tine_types::ConnectionId;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::compression::Compression;
 use crate::error::RequestError;
 use crate::parameters::Parameters;
 
@@ -43,6 +44,8 @@ impl Protocol {
 pub(crate) struct Handshake {
     pub protocol: Protocol,
     pub accept_key: String,
+    /// Whether the client offered every binary protocol.
+    pub offers_all: bool,
 }
 
 impl Handshake {
@@ -55,16 +58,15 @@ impl Handshake {
         if !is_upgrade {
             return Err(RequestError::UpgradeRequired);
         }
-        let protocol = Protocol::PREFERENCE
-            .into_iter()
-            .find(|protocol| list_contains(headers, header::SEC_WEBSOCKET_PROTOCOL, protocol.name()))
-            .ok_or(RequestError::NoProtocol)?;
+        let is_offered = |protocol: &Protocol| list_contains(headers, header::SEC_WEBSOCKET_PROTOCOL, protocol.name());
+        let protocol = Protocol::PREFERENCE.into_iter().find(is_offered).ok_or(RequestError::NoProtocol)?;
         let key = headers
             .get(header::SEC_WEBSOCKET_KEY)
             .map(HeaderValue::as_bytes)
             .filter(|key| key.len() == KEY_BYTES)
             .ok_or(RequestError::BadParameter { name: "sec-websocket-key", expected: "16 bytes in base64" })?;
-        Ok(Handshake { protocol, accept_key: derive_accept_key(key) })
+        let offers_all = [Protocol::V3, Protocol::V2].iter().all(is_offered);
+        Ok(Handshake { protocol, accept_key: derive_accept_key(key), offers_all })
     }
 }
 
@@ -84,11 +86,12 @@ pub(crate) struct SubscribeParameters {
     pub confirmed: Option<bool>,
     /// Updates without what is known of their transaction; for the JSON protocol.
     pub light: bool,
+    /// What the client asks for; see [`Compression::kept_in_order`] for what it gets.
+    pub compression: Compression,
 }
 
 impl SubscribeParameters {
-    /// Reads and validates the query. `compression` is validated and otherwise ignored: a client that decompresses beside its other
-    /// work, as the TypeScript SDK does, could take messages out of order.
+    /// Reads and validates the query.
     pub fn parse(parameters: &Parameters) -> Result<SubscribeParameters, RequestError> {
         let connection_id = match parameters.get("connection_id") {
             None => None,
@@ -98,14 +101,17 @@ impl SubscribeParameters {
                 Some(parsed.ok_or(RequestError::BadParameter { name: "connection_id", expected })?)
             }
         };
-        if !matches!(parameters.get("compression"), None | Some("None" | "Gzip" | "Brotli")) {
-            return Err(RequestError::BadParameter { name: "compression", expected: "None, Gzip or Brotli" });
-        }
+        let compression = match parameters.get("compression") {
+            None => Compression::None,
+            Some(text) => Compression::parse(text)
+                .ok_or(RequestError::BadParameter { name: "compression", expected: "None, Gzip or Brotli" })?,
+        };
         Ok(SubscribeParameters {
             token: parameters.get("token").map(str::to_owned),
             connection_id,
             confirmed: parameters.boolean("confirmed")?,
             light: parameters.boolean("light")?.unwrap_or(false),
+            compression,
         })
     }
 }
@@ -182,9 +188,10 @@ mod tests {
         let parsed = SubscribeParameters::parse(&Parameters::parse(&good).unwrap()).unwrap();
         assert_eq!(parsed.token.as_deref(), Some("a.b.c"));
         assert_eq!(parsed.connection_id.unwrap().to_hex(), id);
-        assert_eq!(parsed.confirmed, Some(false));
+        assert_eq!((parsed.confirmed, parsed.compression), (Some(false), Compression::Gzip));
         let none = SubscribeParameters::parse(&Parameters::parse("").unwrap()).unwrap();
-        assert_eq!(none, SubscribeParameters { token: None, connection_id: None, confirmed: None, light: false });
+        let (confirmed, light, compression) = (None, false, Compression::None);
+        assert_eq!(none, SubscribeParameters { token: None, connection_id: None, confirmed, light, compression });
         let bad = [
             "compression=gzip",
             "compression=",

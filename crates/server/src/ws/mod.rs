@@ -1,6 +1,7 @@
 //! The WebSocket side: from an HTTP request to a running connection task.
 
 mod close;
+mod compression;
 mod connection;
 mod handshake;
 mod json;
@@ -24,6 +25,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tracing::Instrument as _;
 
+use self::compression::Compression;
 use self::connection::ConnectionTask;
 use self::handshake::{Handshake, Protocol, SubscribeParameters};
 use self::json::JsonSession;
@@ -42,6 +44,7 @@ struct Subscription {
     fork: ForkHandle,
     client: ClientInfo,
     protocol: Protocol,
+    compression: Compression,
     is_light: bool,
     permit: Arc<ConnectionPermit>,
 }
@@ -77,6 +80,7 @@ pub(crate) async fn subscribe(
         shared,
         fork,
         protocol: handshake.protocol,
+        compression: parameters.compression.kept_in_order(request.headers(), handshake.offers_all),
         is_light: parameters.light,
         permit,
     };
@@ -133,7 +137,8 @@ impl Subscription {
         };
         let timers = Timers::new(limits, Instant::now());
         let shared = self.shared.clone();
-        let task = ConnectionTask::new(socket, self.protocol, session, outbox, durable, timers, shared);
+        let format = (self.protocol, self.compression);
+        let task = ConnectionTask::new(socket, format, session, outbox, durable, timers, shared);
         task.speaking(json).run().await;
         drop(self.permit);
     }
