@@ -82,6 +82,25 @@ fn every_feature_works_on_main_and_on_a_fork() {
 }
 
 #[test]
+fn a_definition_in_the_older_format_is_accepted() {
+    let folder = match npm::folder() {
+        Ok(folder) => folder,
+        Err(missing) => return skip(missing),
+    };
+    let bundle = npm::bundle(&folder, "nine", &[("index.ts", include_str!("../bundle/nine.ts"))]);
+    let server = TestServer::shared();
+    let (client, _) = publish(server, "nine", &bundle).expect("published");
+    client.call("nine", "AddPerson", &json!({ "fullName": "Bo" })).expect("added");
+    let refused = client.call("nine", "AddPerson", &json!([""])).expect_err("refused");
+    assert_eq!((refused.status(), refused.to_string().as_str()), (Some(530), "a name is needed"));
+    // Its names are what they are: nothing is converted.
+    let people = client.sql("nine", "SELECT \"fullName\" FROM \"Person\" WHERE id = 2").expect("the query runs");
+    assert_eq!(people[0].rows, [[json!("Bo")]]);
+    assert_eq!(client.call("nine", "CountPeople", &json!([])).expect("counted").value, Some(json!(2)));
+    assert_eq!(client.call("nine", "add_person", &json!(["Cy"])).expect_err("no such name").status(), Some(404));
+}
+
+#[test]
 fn the_npm_client_works_with_a_bundle_on_main_and_on_a_fork() {
     let Some((folder, bundle)) = bundle() else { return };
     let server = TestServer::start();

@@ -1,5 +1,6 @@
-//! A module of the npm server SDK that uses what the SDK has beside tables and reducers, on the real server: views of both kinds and
-//! forms, schedules, requests, modules within modules, names and indexes of every kind.
+//! A module that uses what the SDK has beside tables and reducers, on the real server: views of both kinds and forms, schedules,
+//! requests, modules within modules, names and indexes of every kind. It is published as its source, which the SDK in the program
+//! runs, and as a bundle with the npm SDK; both do the same.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -9,31 +10,32 @@ use std::thread;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tine_client::http::{CONTENT_TYPE_JAVASCRIPT, HttpClient, PublishOptions};
+use tine_client::http::{CONTENT_TYPE_JAVASCRIPT, CONTENT_TYPE_SOURCE, HttpClient, PublishOptions};
 use tine_client::protocol::{QueryRows, RowList, ServerMessage, TableUpdateRows};
 use tine_client::{ConnectOptions, Connection};
+use tine_module::SourceBundle;
 use tine_tests::server::TestServer;
 use tine_tests::{npm, skip, wait};
 use tine_types::bsatn::{BsatnWrite, Reader};
 
-fn bundle() -> Option<&'static PathBuf> {
+/// The files of the module; the first is the entry.
+const FILES: [(&str, &str); 3] = [
+    ("index.ts", include_str!("../features/index.ts")),
+    ("library.ts", include_str!("../features/library.ts")),
+    ("inner.ts", include_str!("../features/inner.ts")),
+];
+
+/// The module in both forms: content type and program. Without npm packages only as source.
+fn programs() -> Vec<(&'static str, Vec<u8>)> {
     static BUNDLE: OnceLock<Result<PathBuf, &str>> = OnceLock::new();
-    let made = BUNDLE.get_or_init(|| {
-        let folder = npm::folder()?;
-        let files = [
-            ("index.ts", include_str!("../features/index.ts")),
-            ("library.ts", include_str!("../features/library.ts")),
-            ("inner.ts", include_str!("../features/inner.ts")),
-        ];
-        Ok(npm::bundle(&folder, "features", &files))
-    });
-    match made {
-        Ok(made) => Some(made),
-        Err(missing) => {
-            skip(missing);
-            None
-        }
+    let files = FILES.map(|(path, code)| (path.to_owned(), code.to_owned())).into();
+    let source = SourceBundle { entry: FILES[0].0.to_owned(), files };
+    let mut programs = vec![(CONTENT_TYPE_SOURCE, source.encode())];
+    match BUNDLE.get_or_init(|| Ok(npm::bundle(&npm::folder()?, "features", &FILES))) {
+        Ok(path) => programs.push((CONTENT_TYPE_JAVASCRIPT, std::fs::read(path).expect("the bundle is there"))),
+        Err(missing) => skip(missing),
     }
+    programs
 }
 
 struct Setup {
@@ -42,15 +44,18 @@ struct Setup {
     token: String,
 }
 
-fn setup(options: &[&str]) -> Option<Setup> {
-    let program = std::fs::read(bundle()?).expect("the bundle is there");
-    let server = TestServer::start_with(options);
-    let (client, token) = server.newcomer();
-    let publisher = server.anonymous().with_token(&token).with_admin_token(server.admin_token());
-    publisher
-        .publish(Some("features"), CONTENT_TYPE_JAVASCRIPT, program, PublishOptions::default())
-        .unwrap_or_else(|error| panic!("{error}"));
-    Some(Setup { server, client, token })
+/// A server for each form of the module.
+fn setups(options: &[&str]) -> Vec<Setup> {
+    let start = |(content_type, program): (&str, Vec<u8>)| {
+        let server = TestServer::start_with(options);
+        let (client, token) = server.newcomer();
+        let publisher = server.anonymous().with_token(&token).with_admin_token(server.admin_token());
+        publisher
+            .publish(Some("features"), content_type, program, PublishOptions::default())
+            .unwrap_or_else(|error| panic!("{content_type}: {error}"));
+        Setup { server, client, token }
+    };
+    programs().into_iter().map(start).collect()
 }
 
 impl Setup {
@@ -113,8 +118,13 @@ async fn update(connection: &mut Connection, skipped: usize) -> Vec<String> {
 const PLAYER: usize = 4 + 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn views_of_a_bundle_are_followed() {
-    let Some(setup) = tokio::task::block_in_place(|| setup(&[])) else { return };
+async fn views_are_followed() {
+    for setup in tokio::task::block_in_place(|| setups(&[])) {
+        check_views_are_followed(setup).await;
+    }
+}
+
+async fn check_views_are_followed(setup: Setup) {
     let call = |function: &str, arguments: Value| tokio::task::block_in_place(|| setup.call(function, arguments));
     call("enter", json!([1, "Ada", 3]));
     call("enter", json!([2, "Ben", 7]));
@@ -157,8 +167,13 @@ async fn views_of_a_bundle_are_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_indexes_events_and_hooks_of_a_bundle_are_those_it_declares() {
-    let Some(setup) = tokio::task::block_in_place(|| setup(&[])) else { return };
+async fn names_indexes_events_and_hooks_are_those_declared() {
+    for setup in tokio::task::block_in_place(|| setups(&[])) {
+        check_names_indexes_events_and_hooks_are_those_declared(setup).await;
+    }
+}
+
+async fn check_names_indexes_events_and_hooks_are_those_declared(setup: Setup) {
     let call = |function: &str, arguments: Value| tokio::task::block_in_place(|| setup.call(function, arguments));
     for (id, name, level) in [(1, "Ada", 1), (2, "Ben", 9), (3, "Cid", 5), (4, "Dot", 12)] {
         call("enter", json!([id, name, level]));
@@ -188,7 +203,7 @@ async fn names_indexes_events_and_hooks_of_a_bundle_are_those_it_declares() {
 }
 
 #[test]
-fn schedules_of_a_bundle_keep_and_delete_their_rows_as_they_should() {
+fn schedules_keep_and_delete_their_rows_as_they_should() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
     thread::spawn(move || {
@@ -206,14 +221,19 @@ fn schedules_of_a_bundle_keep_and_delete_their_rows_as_they_should() {
             let _ = stream.write_all(format!("{head}{}", if is_chore { "pong" } else { "what" }).as_bytes());
         }
     });
-    let Some(setup) = setup(&["--allow-http", &format!("http://{address}")]) else { return };
+    for setup in setups(&["--allow-http", &format!("http://{address}")]) {
+        check_schedules(&setup, &format!("http://{address}/x"));
+    }
+}
+
+fn check_schedules(setup: &Setup, allowed: &str) {
     setup.call("setAlarm", json!(["once"]));
     wait::until_true("the alarm", || setup.notes() == [r#"["rang once true true null"]"#]);
     wait::until_true("its row to go", || setup.call("countAlarms", json!([])) == json!(0));
     setup.call("setAlarm", json!(["fail"]));
     wait::until_true("a failed one to go", || setup.call("countAlarms", json!([])) == json!(0));
     assert_eq!(setup.notes().len(), 1, "what it wrote is undone");
-    setup.call("setChore", json!([format!("http://{address}/x")]));
+    setup.call("setChore", json!([allowed]));
     wait::until_true("the chore", || setup.notes().contains(&r#"["chore true 200 pong features"]"#.to_owned()));
     setup.call("setChore", json!(["http://127.0.0.1:1/"]));
     wait::until_true("the refused one", || {
@@ -234,8 +254,13 @@ fn schedules_of_a_bundle_keep_and_delete_their_rows_as_they_should() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bundle_uses_modules_within_modules() {
-    let Some(setup) = tokio::task::block_in_place(|| setup(&[])) else { return };
+async fn modules_are_used_within_modules() {
+    for setup in tokio::task::block_in_place(|| setups(&[])) {
+        check_modules_are_used_within_modules(setup).await;
+    }
+}
+
+async fn check_modules_are_used_within_modules(setup: Setup) {
     let call = |function: &str, arguments: Value| tokio::task::block_in_place(|| setup.call(function, arguments));
     let mut loud = setup.connect("features").await;
     loud.subscribe(1, &["SELECT * FROM \"lib\".\"loud\""]).await.expect("applied");
@@ -247,6 +272,13 @@ async fn a_bundle_uses_modules_within_modules() {
     call("lib.inner.dive", json!([7]));
     let sql = |text: &str| tokio::task::block_in_place(|| setup.sql("features", text));
     assert_eq!(sql("SELECT value FROM lib.inner.deep"), ["[7]"]);
+    // That module keeps its names as they are written.
+    call("lib.inner.goDeeper", json!([8]));
+    assert_eq!(sql("SELECT \"newValue\" FROM lib.inner.\"evenDeeper\""), ["[8]"]);
+    for wrong in ["SELECT * FROM lib.inner.even_deeper", "SELECT new_value FROM lib.inner.evenDeeper"] {
+        let refused = tokio::task::block_in_place(|| setup.client.sql("features", wrong));
+        assert_eq!(refused.expect_err(wrong).status(), Some(400));
+    }
     tokio::task::block_in_place(|| {
         wait::until_true("the library's schedule", || {
             setup.sql("features", "SELECT id FROM lib.entry WHERE text = 'ticked'").len() == 2
