@@ -1,8 +1,10 @@
-//! The application of `tests/compat`: its module, bundled as the SDK's tool chain does it, and its client, with bindings that
-//! `tine generate` wrote.
+//! The application of `tests/compat`: its module, bundled as the SDK's tool chain does it and as it is written, and its client, with
+//! bindings that `tine generate` wrote.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use tine_module::SourceBundle;
 
 use crate::command::{Ran, run_within, tine};
 use crate::{npm, root};
@@ -16,6 +18,8 @@ pub struct Application {
     pub npm: PathBuf,
     /// The module's bundle.
     pub module: PathBuf,
+    /// The same module as it is written.
+    pub source: SourceBundle,
     /// The folder of the client.
     pub client: PathBuf,
 }
@@ -39,7 +43,9 @@ impl Application {
         for (name, text) in self::files(&root().join("tests/compat/client")) {
             std::fs::write(client.join(name), text).expect("the file can be written");
         }
-        Ok(Application { npm, module, client })
+        let files = sources.iter().cloned().collect();
+        let source = SourceBundle { entry: "index.ts".to_owned(), files };
+        Ok(Application { npm, module, source, client })
     }
 
     /// Has `tine generate` write the bindings; `arguments` say from what.

@@ -1,12 +1,12 @@
-//! An application of the npm SDK, server and client, on `main` and on a fork: the same results on both. What it covers becomes the
-//! table in docs/compatibility.md.
+//! An application of the npm SDK, server and client: the same results on `main`, on a fork, and where its module is published as it is
+//! written. What it covers becomes the table in docs/compatibility.md.
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use serde_json::Value;
-use tine_client::http::{CONTENT_TYPE_JAVASCRIPT, PublishOptions};
+use serde_json::{Value, json};
+use tine_client::http::{CONTENT_TYPE_JAVASCRIPT, CONTENT_TYPE_SOURCE, PublishOptions};
 use tine_tests::browser::{Browser, chromium};
 use tine_tests::command::run_within;
 use tine_tests::compatibility::Application;
@@ -37,13 +37,17 @@ fn application() -> Option<&'static Application> {
     }
 }
 
-/// Publishes the club under `name`, with a fork `exp`, and returns the owner's token.
+/// Publishes the club as its bundle under `name`, with a fork `exp`, and returns the owner's token.
 fn publish(server: &TestServer, application: &Application, name: &str) -> String {
+    let program = std::fs::read(&application.module).expect("the bundle is there");
+    publish_as(server, name, CONTENT_TYPE_JAVASCRIPT, program)
+}
+
+fn publish_as(server: &TestServer, name: &str, content_type: &'static str, program: Vec<u8>) -> String {
     let (client, token) = server.newcomer();
     let publisher = server.anonymous().with_token(&token).with_admin_token(server.admin_token());
-    let program = std::fs::read(&application.module).expect("the bundle is there");
     publisher
-        .publish(Some(name), CONTENT_TYPE_JAVASCRIPT, program, PublishOptions::default())
+        .publish(Some(name), content_type, program, PublishOptions::default())
         .unwrap_or_else(|error| panic!("{error}"));
     client.create_fork(name, "exp", false).expect("forked");
     token
@@ -66,34 +70,35 @@ fn run_cases(application: &Application, url: &str, database: &str, token: &str) 
 }
 
 #[test]
-fn the_application_gives_the_same_results_on_main_and_on_a_fork() {
+fn the_application_gives_the_same_results_everywhere() {
     let Some(application) = application() else { return };
     let checked = application.check();
     assert_eq!(checked.status, 0, "the bindings or the client are not strict TypeScript:\n{}", checked.stdout);
     application.bundle("app.ts", "app.mjs", "node");
     let server = TestServer::start();
     let token = publish(&server, application, "club");
-    let on_main = run_cases(application, server.url(), "club", &token);
-    let on_fork = run_cases(application, server.url(), "club@exp", &token);
-    assert!(on_main.len() >= 20, "{} cases ran", on_main.len());
-    for ((name, main), (_, fork)) in on_main.iter().zip(&on_fork) {
-        assert_eq!(main, fork, "{name}");
-    }
-    assert_eq!(on_main.len(), on_fork.len());
+    let source_token = publish_as(&server, "source", CONTENT_TYPE_SOURCE, application.source.encode());
     let expected: Value = serde_json::from_str(include_str!("../compat/expected.json")).expect("JSON");
-    for (name, result) in &on_main {
-        assert_eq!(expected.get(name), Some(result), "{name}");
+    let expected = expected.as_object().expect("an object");
+    let mut names = Vec::new();
+    for (database, token) in [("club", &token), ("club@exp", &token), ("source", &source_token)] {
+        let results = run_cases(application, server.url(), database, token);
+        for (name, result) in &results {
+            assert_eq!(expected.get(name), Some(result), "{database}: {name}");
+        }
+        assert_eq!(results.len(), expected.len(), "{database}: every case ran");
+        names = results.into_iter().map(|(name, _)| name).collect();
     }
-    compare_table(&on_main);
+    compare_table(&names);
 }
 
 /// The table of the documentation is that of this run. `TINE_UPDATE_DOCS=1` writes it.
-fn compare_table(cases: &[(String, Value)]) {
+fn compare_table(cases: &[String]) {
     const BEGIN: &str = "<!-- written by the test run: begin -->\n";
     const END: &str = "<!-- written by the test run: end -->";
-    let mut table = String::from("| feature | test | main | fork |\n|---|---|---|---|\n");
-    for (name, _) in cases {
-        writeln!(table, "| {name} | `tests/compat`, `{name}` | same | same |").expect("writing to a string works");
+    let mut table = String::from("| feature | test | bundle | fork | source |\n|---|---|---|---|---|\n");
+    for name in cases {
+        writeln!(table, "| {name} | `tests/compat`, `{name}` | as expected | same | same |").expect("memory suffices");
     }
     let path = root().join("docs/compatibility.md");
     let text = std::fs::read_to_string(&path).expect("the page is there");
@@ -126,22 +131,66 @@ fn bindings_of_a_database_are_those_of_its_module() {
     std::fs::remove_dir_all(application.client.join("again")).expect("they can be removed");
 }
 
+/// The page `name`, with the script of that name, built of `source`.
+fn write_page(application: &Application, name: &str, source: &str) -> String {
+    application.bundle(source, &format!("{name}.js"), "browser");
+    let page = format!("<!doctype html><meta charset=utf-8><body><div id=root></div><script src={name}.js></script>");
+    let path = application.client.join(format!("{name}.html"));
+    std::fs::write(&path, page).expect("the page can be written");
+    format!("file://{}", path.display())
+}
+
+/// Opens a page and returns what it writes, which is JSON.
+async fn result_of(browser: &mut Browser, address: &str) -> Value {
+    browser.open("about:blank").await.expect("opened");
+    browser.open(address).await.expect("opened");
+    let written = "location.protocol === 'file:' && (document.body?.innerText ?? '') !== ''";
+    browser.until("a result", written, CASES_WITHIN).await.expect("the page ends");
+    let result = browser.evaluate("document.body.innerText").await.expect("the page answers");
+    serde_json::from_str(result.as_str().expect("text")).unwrap_or_else(|_| panic!("{address}: {result}"))
+}
+
+/// In a browser messages are compressed as the SDK asks, and taken in order nevertheless. So are those of the server's own client,
+/// with the types that are generated for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_takes_compressed_messages_in_order_and_typed_rows() {
+    let Some(application) = tokio::task::block_in_place(application) else { return };
+    let Some(program) = chromium() else { return skip("there is no Chromium") };
+    let (server, case_page, wrapper_page) = tokio::task::block_in_place(|| {
+        let server = TestServer::start();
+        publish(&server, application, "club");
+        let pages = ["browser", "wrapper"].map(|name| write_page(application, name, &format!("{name}.ts")));
+        let [case_page, wrapper_page] = pages;
+        (server, case_page, wrapper_page)
+    });
+    let mut browser = Browser::start(&program, server.folder()).await.expect("it starts");
+    let case = "compression%20as%20asked%20for%2C%20in%20order";
+    let address = format!("{case_page}?url={}&database=club&case={case}", server.url());
+    let expected = [("none", vec![0]), ("gzip", vec![0, 2]), ("as the SDK asks by default", vec![0, 2])];
+    let expected: Vec<Value> = expected.into_iter().map(|(asked, tags)| json!([asked, tags, true, 24])).collect();
+    assert_eq!(result_of(&mut browser, &address).await, Value::Array(expected));
+    for database in ["club", "club%40exp"] {
+        let address = format!("{wrapper_page}?url={}&database={database}", server.url());
+        let found = result_of(&mut browser, &address).await;
+        let (opened, kept) = ("from the wrapper", json!([["WRAPPED"], ["WRAPPED"]]));
+        let expected = json!([opened, "wrapped", [opened], kept, "hall", "0n", "sender: politely", "the same"]);
+        assert_eq!(found, expected, "{database}");
+    }
+    assert!(browser.complaints.is_empty(), "{:?}", browser.complaints);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn react_hooks_work_in_a_browser_on_main_and_on_a_fork() {
     let Some(application) = tokio::task::block_in_place(application) else { return };
     let Some(program) = chromium() else { return skip("there is no Chromium") };
-    let server = tokio::task::block_in_place(|| {
+    let (server, page) = tokio::task::block_in_place(|| {
         let server = TestServer::start();
         publish(&server, application, "club");
-        application.bundle("page.tsx", "page.js", "browser");
-        let page = "<!doctype html><meta charset=utf-8><div id=root></div><script src=page.js></script>";
-        std::fs::write(application.client.join("page.html"), page).expect("the page can be written");
-        server
+        (server, write_page(application, "page", "page.tsx"))
     });
     let mut browser = Browser::start(&program, server.folder()).await.expect("it starts");
     for database in ["club", "club%40exp"] {
-        let page = application.client.join("page.html");
-        let address = format!("file://{}?url={}&database={database}", page.display(), server.url());
+        let address = format!("{page}?url={}&database={database}", server.url());
         browser.open(&address).await.expect("opened");
         let steps = [
             ("the first room", "document.querySelector('ul')?.innerText.trim() === 'hall'", "open"),

@@ -1,13 +1,13 @@
 /** Runs the cases in Node. usage: node app.mjs URL DATABASE OWNER_TOKEN; prints one line of JSON per case: [name, result] or [name, null, error]. */
 import { WebSocket } from "undici";
-import { cases, Place, show, type Case } from "./cases";
+import { cases, Place, show, watchSockets, type Case } from "./cases";
 import { more } from "./more";
 
 declare const process: { argv: string[]; exit(status: number): never };
 
-const CASE_TIMEOUT_MS = 20_000;
+const CASE_TIMEOUT_MS = 60_000;
 
-Object.assign(globalThis, { WebSocket });
+watchSockets(WebSocket as unknown as typeof globalThis.WebSocket);
 
 async function run(body: Case, place: Place): Promise<unknown> {
   let timer: ReturnType<typeof setTimeout> | undefined;

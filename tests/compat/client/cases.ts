@@ -6,6 +6,9 @@ import { DbConnection, tables, type SubscriptionHandle } from "./bindings/index"
 import { type Mood, type Sample } from "./bindings/types";
 import { ConnectionId, Identity, ScheduleAt, SenderError, InternalError, TimeDuration, Timestamp, Uuid } from "spacetimedb";
 
+/** How long something may take to come; much less where nothing else runs. */
+export const PATIENCE_MS = 30_000;
+
 export type Case = (place: Place) => Promise<unknown>;
 
 /** A database or fork to run on. */
@@ -50,6 +53,25 @@ export class Place {
   }
 }
 
+/** The sockets that were opened, with the tags of what came over them. */
+export const sockets: { tags: Set<number> }[] = [];
+
+/** Has the SDK use sockets that keep the tags of messages. */
+export function watchSockets(Socket: typeof WebSocket) {
+  class Watched extends Socket {
+    constructor(url: string | URL, protocols?: string | string[]) {
+      super(url, protocols);
+      const tags = new Set<number>();
+      sockets.push({ tags });
+      this.addEventListener("message", event => tags.add(new Uint8Array(event.data)[0]));
+    }
+  }
+  Object.assign(globalThis, { WebSocket: Watched });
+}
+
+/** Text that compresses badly, so that reading it takes its time. */
+const noise = (length: number) => Array.from({ length }, () => String.fromCharCode(33 + Math.random() * 90)).join("");
+
 export interface Member {
   connection: DbConnection;
   identity: Identity;
@@ -68,7 +90,8 @@ export function subscribe(member: Member, ...queries: any[]) {
 
 /** Waits for something that commits of others bring. */
 export async function until(what: string, holds: () => boolean) {
-  for (let tries = 0; tries < 400; tries++) {
+  const deadline = Date.now() + PATIENCE_MS;
+  while (Date.now() < deadline) {
     if (holds()) return;
     await new Promise(resolve => setTimeout(resolve, 10));
   }
@@ -369,17 +392,44 @@ export const cases: Record<string, Case> = {
     const stranger = await place.http("GET", "/logs?num_lines=5");
     const owner = await place.http("GET", "/logs?num_lines=20", undefined, place.ownerToken);
     const lines = (await owner.text()).trim().split("\n").map(line => JSON.parse(line));
-    return [stranger.status, lines.some(line => line.message.includes("for the log") && line.level === "Info")];
+    const said = lines.some(line => line.message.includes("for the log") && line.level === "Info");
+    return [stranger.status, said, lines.some(line => /^saying: .* ms$/.test(line.message))];
   },
 
-  async "compression as asked for"(place) {
+  /**
+   * Updates of one row, long and short in turn and sent without waiting: whoever takes them out of order sees it. The long ones are
+   * longer than what the server packs together, so that they travel alone.
+   */
+  async "compression as asked for, in order"(place) {
     const results = [];
-    for (const compression of ["none", "gzip"] as const) {
-      const member = await place.connect(undefined, builder => builder.withCompression(compression));
-      await subscribe(member, `SELECT * FROM message WHERE text = '${compression}${"x".repeat(3000)}'`);
-      await member.connection.reducers.post(words(compression + "x".repeat(3000)));
-      await until("the row", () => member.connection.db.message.count() === 1n);
-      results.push(compression);
+    const long = noise(600_000);
+    for (const compression of ["none", "gzip", undefined] as const) {
+      const actor = await place.connect();
+      const room = 100 + results.length;
+      const opened = sockets.length;
+      const watcher = await place.connect(undefined, builder => compression && builder.withCompression(compression));
+      await subscribe(watcher, tables.message.where(row => row.room.eq(room)));
+      await actor.connection.reducers.post({ ...words("0"), room });
+      const { message } = watcher.connection.db;
+      await until("the row", () => message.count() === 1n);
+      const [{ id }] = [...message.iter()];
+      const seen: number[] = [];
+      message.onUpdate((_context, _old, row) => seen.push(parseInt(row.text)));
+      const numbers = Array.from({ length: 24 }, (_, number) => number + 1);
+      await Promise.all(
+        numbers.map(number => {
+          const text = number % 3 === 1 ? `${number} ${long}` : `${number}`;
+          return actor.connection.reducers.edit({ id, text });
+        })
+      );
+      await until("the updates", () => seen.length >= numbers.length);
+      results.push([
+        compression ?? "as the SDK asks by default",
+        [...sockets[opened].tags].sort(),
+        seen.every((number, place) => number === numbers[place]),
+        parseInt([...message.iter()][0].text),
+      ]);
+      await actor.connection.reducers.eraseMine({ room });
     }
     return results;
   },

@@ -1,6 +1,6 @@
 /** Cases of views, HTTP handlers, schedules, submodules and requests to outside. */
 import { tables } from "./bindings/index";
-import { subscribe, until, type Case } from "./cases";
+import { PATIENCE_MS, subscribe, until, type Case } from "./cases";
 
 export const more: Record<string, Case> = {
   async "views of rows and of queries, followed"(place) {
@@ -55,7 +55,8 @@ export const more: Record<string, Case> = {
     const member = await place.connect();
     const told = async (text: string) => {
       const statement = `SELECT what FROM audit WHERE what = '${text} true' OR what = '${text} true true'`;
-      for (let tries = 0; tries < 400; tries++) {
+      const deadline = Date.now() + PATIENCE_MS;
+      while (Date.now() < deadline) {
         const { rows } = await place.sql(statement, place.ownerToken);
         if (rows.length > 0) return rows;
         await new Promise(resolve => setTimeout(resolve, 10));
