@@ -51,6 +51,14 @@ impl Env for SystemEnv {
         micros.expect("the wall clock is within 290,000 years of 1970")
     }
 
+    fn now_micros_coarse(&self) -> i64 {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the call only writes the struct it is given.
+        let status = unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &mut time) };
+        assert_eq!(status, 0, "the system has a clock");
+        time.tv_sec * 1_000_000 + time.tv_nsec / 1_000
+    }
+
     fn monotonic_ns(&self) -> u64 {
         static ORIGIN: OnceLock<Instant> = OnceLock::new();
         let elapsed = ORIGIN.get_or_init(Instant::now).elapsed();
@@ -392,5 +400,6 @@ mod tests {
         SystemEnv.sleep(Duration::from_millis(2));
         assert!(SystemEnv.monotonic_ns() >= before + 2_000_000);
         assert!(SystemEnv.now_micros() > 1_600_000_000_000_000);
+        assert!(SystemEnv.now_micros_coarse() > 1_600_000_000_000_000);
     }
 }

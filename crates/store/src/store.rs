@@ -1,8 +1,8 @@
 //! The store: its forks, their names, and the log they share.
 //!
 //! Locks, in the order in which they may be taken: `admin` (creating, naming, dropping forks), a fork's
-//! `dropped`, the log queue's, `table`. `table` is never held while anything waits, so readers and writers that
-//! look a fork up are never held up by a full log queue.
+//! `dropped`, the log queue's, `table`, a fork's `published`. `table` is never held while anything waits, so readers and
+//! writers that look a fork up are never held up by a full log queue.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +29,6 @@ mod shared;
 mod table;
 mod versions;
 
-use shared::Admin;
 pub(crate) use shared::Shared;
 use table::{Entry, Table};
 
@@ -122,8 +121,8 @@ impl Store {
             store_id,
             log_thread: Mutex::new(Some(log_thread)),
             lock_file: Mutex::new(Some(lock_file)),
-            admin: Mutex::new(Admin { next_fork: recovered.next_fork, reserved_end: recovered.next_fork }),
-            table: RwLock::new(Table::new()),
+            admin: Mutex::new(()),
+            table: RwLock::new(Table::new(recovered.next_fork)),
             next_keyspace: Mutex::new(recovered.next_keyspace),
             report: recovered.report,
         });
@@ -190,9 +189,12 @@ impl Store {
     pub fn drop_fork(&self, id: ForkId) -> Result<DurableTicket, ForkError> {
         self.0.queue.health()?;
         let admin = self.0.admin.lock();
-        let fork = self.0.table.read().get(id).map(|entry| Arc::clone(&entry.fork));
+        let (fork, next_fork) = {
+            let table = self.0.table.read();
+            (table.get(id).map(|entry| Arc::clone(&entry.fork)), table.next_fork())
+        };
         let Some(fork) = fork else {
-            let existed = id >= ForkId::MAIN && id < admin.next_fork;
+            let existed = id >= ForkId::MAIN && id < next_fork;
             return if existed { Ok(self.0.queue.appended()) } else { Err(StoreError::NoSuchFork(id).into()) };
         };
         let mut ticket = DurableTicket::NONE;
@@ -216,7 +218,10 @@ impl Store {
     /// # Errors
     /// The fork does not exist.
     pub fn snapshot(&self, id: ForkId) -> Result<Snapshot, StoreError> {
-        let published = self.0.find(id)?.published.lock().clone();
+        let published = {
+            let table = self.0.table.read();
+            table.get(id).ok_or(StoreError::NoSuchFork(id))?.fork.published.lock().clone()
+        };
         Ok(Snapshot::new(Version { fork: id, lsn: published.lsn }, published))
     }
 

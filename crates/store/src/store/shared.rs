@@ -33,16 +33,11 @@ pub(crate) struct Shared {
     pub(super) log_thread: Mutex<Option<JoinHandle<()>>>,
     /// Held by flock while the store is open.
     pub(super) lock_file: Mutex<Option<Box<dyn EnvFile>>>,
-    pub(super) admin: Mutex<Admin>,
+    /// Held while a fork is made, named or dropped. Not for one that is neither named nor logged.
+    pub(super) admin: Mutex<()>,
     pub(super) table: RwLock<Table>,
     pub(super) next_keyspace: Mutex<u64>,
     pub(super) report: RecoveryReport,
-}
-
-pub(super) struct Admin {
-    pub(super) next_fork: ForkId,
-    /// Numbers below this are reserved in the log, durably.
-    pub(super) reserved_end: ForkId,
 }
 
 impl Shared {
@@ -50,8 +45,8 @@ impl Shared {
     /// case, so that this opening has an epoch in the log.
     pub(super) fn fill_table(&self, recovered: Recovered) -> Result<(), StoreError> {
         let mut forks = recovered.forks;
-        let mut admin = self.admin.lock();
-        if admin.next_fork == ForkId::MAIN {
+        let _admin = self.admin.lock();
+        if self.table.write().take_main() {
             let created_at_micros = self.env.now_micros();
             let (fork, name) = (ForkId::MAIN, MAIN_NAME);
             let (parent, expires_at_micros) = (None, None);
@@ -61,9 +56,8 @@ impl Shared {
             let lineage = Lineage::new(fork, None);
             let created = RecoveredFork::new(name, lineage, created_at_micros, None, empty);
             forks.insert(fork, created);
-            admin.next_fork = ForkId::new(ForkId::MAIN.get() + 1);
         }
-        self.reserve_fork_ids(&mut admin)?;
+        self.reserve_fork_ids()?;
         let mut table = self.table.write();
         for (id, recovered) in forks {
             let RecoveredFork { name, lineage, created_at_micros, expires_at_micros, head, history, .. } = recovered;
@@ -75,8 +69,8 @@ impl Shared {
 
     /// What the next images hold: the published heads of all durable forks, as of one moment of the log.
     pub(crate) fn cut(&self) -> Cut {
-        // With `admin` held no fork comes or goes, and with the keyspaces' lock no number is given out.
-        let admin = self.admin.lock();
+        // With `admin` held no durable fork comes or goes, and with the keyspaces' lock no number is given out.
+        let _admin = self.admin.lock();
         let next_keyspace = self.next_keyspace.lock();
         let sequence = self.queue.appended().get();
         let durable: Vec<(Arc<Fork>, String)> = {
@@ -100,24 +94,17 @@ impl Shared {
             let head = fork.published.lock().clone();
             (info, Arc::clone(fork.lineage()), fork.history().first(), head, last_commit)
         });
-        Cut::new(sequence, admin.reserved_end, *next_keyspace, forks)
+        let reserved_end = self.table.read().reserved_end();
+        Cut::new(sequence, reserved_end, *next_keyspace, forks)
     }
 
-    fn reserve_fork_ids(&self, admin: &mut Admin) -> Result<(), StoreError> {
-        let end = ForkId::new(admin.next_fork.get() + FORK_ID_BLOCK);
+    /// Reserves numbers for more forks; `admin` is held.
+    pub(super) fn reserve_fork_ids(&self) -> Result<(), StoreError> {
+        let end = ForkId::new(self.table.read().next_fork().get() + FORK_ID_BLOCK);
         let ticket = self.queue.append(&RecordRef::ForkIdsReserved { end })?;
         self.queue.wait_durable(ticket, LOG_WAIT_MAX)?;
-        admin.reserved_end = end;
+        self.table.write().reserve(end);
         Ok(())
-    }
-
-    pub(super) fn take_fork_id(&self, admin: &mut Admin) -> Result<ForkId, StoreError> {
-        if admin.next_fork >= admin.reserved_end {
-            self.reserve_fork_ids(admin)?;
-        }
-        let id = admin.next_fork;
-        admin.next_fork = ForkId::new(id.get() + 1);
-        Ok(id)
     }
 
     pub(super) fn find(&self, id: ForkId) -> Result<Arc<Fork>, StoreError> {

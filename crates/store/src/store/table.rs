@@ -19,6 +19,10 @@ use crate::options::ForkInfo;
 const SHORT_NAME_BYTES: usize = 22;
 
 pub(super) struct Table {
+    /// The number of the next fork.
+    next_fork: ForkId,
+    /// Numbers below this are reserved in the log, durably.
+    reserved_end: ForkId,
     forks: HashTable<Entry>,
     names: HashTable<ForkId>,
     /// Seeded, since names may come from outside.
@@ -65,8 +69,36 @@ fn number_hash(id: ForkId) -> u64 {
 }
 
 impl Table {
-    pub(super) fn new() -> Table {
-        Table { forks: HashTable::new(), names: HashTable::new(), hasher: RandomState::new() }
+    /// A table without forks and reserved numbers, whose first fork will have the given number.
+    pub(super) fn new(next_fork: ForkId) -> Table {
+        let (forks, names, hasher) = (HashTable::new(), HashTable::new(), RandomState::new());
+        Table { next_fork, reserved_end: next_fork, forks, names, hasher }
+    }
+
+    pub(super) fn next_fork(&self) -> ForkId {
+        self.next_fork
+    }
+
+    pub(super) fn reserved_end(&self) -> ForkId {
+        self.reserved_end
+    }
+
+    pub(super) fn reserve(&mut self, end: ForkId) {
+        self.reserved_end = end;
+    }
+
+    /// Whether the first fork's number was not used yet. Now it is.
+    pub(super) fn take_main(&mut self) -> bool {
+        let is_new = self.next_fork == ForkId::MAIN;
+        self.next_fork = self.next_fork.max(ForkId::new(ForkId::MAIN.get() + 1));
+        is_new
+    }
+
+    /// A number for a fork, unless all that are reserved are used.
+    pub(super) fn take_id(&mut self) -> Option<ForkId> {
+        let id = Some(self.next_fork).filter(|id| *id < self.reserved_end)?;
+        self.next_fork = ForkId::new(id.get() + 1);
+        Some(id)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -100,26 +132,29 @@ impl Table {
 
     pub(super) fn insert(&mut self, entry: Entry) {
         let id = entry.fork.id;
-        self.forks.insert_unique(number_hash(id), entry, |entry| number_hash(entry.fork.id));
-        self.index_name(id);
-    }
-
-    fn index_name(&mut self, id: ForkId) {
-        let Table { forks, names, hasher } = self;
-        let hash_of = |id: ForkId| {
-            let entry = forks.find(number_hash(id), |entry| entry.fork.id == id).expect("names are of forks");
-            let name = entry.name.as_str();
-            (hasher.hash_one(name), name.is_empty())
-        };
-        let (hash, unnamed) = hash_of(id);
-        if !unnamed {
-            names.insert_unique(hash, id, |id| hash_of(*id).0);
+        let entry = self.forks.insert_unique(number_hash(id), entry, |entry| number_hash(entry.fork.id));
+        if !entry.get().name.as_str().is_empty() {
+            self.index_name(id);
         }
     }
 
-    /// Takes a fork's name out of the index, before its entry goes or gets another.
+    /// Puts a fork's name, which is not empty, into the index.
+    fn index_name(&mut self, id: ForkId) {
+        let Table { forks, names, hasher, .. } = self;
+        let hash_of = |id: ForkId| {
+            let entry = forks.find(number_hash(id), |entry| entry.fork.id == id).expect("names are of forks");
+            hasher.hash_one(entry.name.as_str())
+        };
+        names.insert_unique(hash_of(id), id, |id| hash_of(*id));
+    }
+
+    /// Takes a fork's name, if it has one, out of the index, before its entry goes or gets another.
     fn forget_name(&mut self, id: ForkId) {
-        let hash = self.hasher.hash_one(self.name_of(id));
+        let name = self.name_of(id);
+        if name.is_empty() {
+            return;
+        }
+        let hash = self.hasher.hash_one(name);
         if let Ok(place) = self.names.find_entry(hash, |other| *other == id) {
             place.remove();
         }
@@ -130,7 +165,9 @@ impl Table {
         self.forget_name(id);
         let entry = self.forks.find_mut(number_hash(id), |entry| entry.fork.id == id);
         entry.expect("forks are dropped under the admin lock").name = Name::new(name);
-        self.index_name(id);
+        if !name.is_empty() {
+            self.index_name(id);
+        }
     }
 
     pub(super) fn remove(&mut self, id: ForkId) -> Option<Entry> {

@@ -50,10 +50,23 @@ impl Store {
         let ForkOptions { name, durability, expires_at_micros } = options;
         check_name(&name)?;
         self.0.queue.health()?;
-        let created_at_micros = self.0.env.now_micros();
-        let mut admin = self.0.admin.lock();
-        let id = self.0.take_fork_id(&mut admin)?;
+        let created_at_micros = match durability {
+            Durability::Durable => self.0.env.now_micros(),
+            Durability::Ephemeral => self.0.env.now_micros_coarse(),
+        };
+        // Between looking whether a name is free and taking it, a record may be logged, for which the table is not held.
+        let is_made_at_once = durability == Durability::Ephemeral && name.is_empty();
+        let mut admin = (!is_made_at_once).then(|| self.0.admin.lock());
         let mut table = self.0.table.write();
+        let id = loop {
+            match table.take_id() {
+                Some(id) => break id,
+                None => drop(table),
+            }
+            admin = admin.or_else(|| Some(self.0.admin.lock()));
+            self.0.reserve_fork_ids()?;
+            table = self.0.table.write();
+        };
         table.check_free(&name)?;
         let (mut durability, mut origin, mut head) = (durability, None, None);
         if let Some((parent, base)) = parent {
