@@ -4,10 +4,11 @@
 //! benchmarks compares them with others.
 
 use std::hint::black_box;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use tine_base::SystemEnv;
-use tine_store::{Durability, ForkId, ForkOptions, KeyspaceId, Read, Store, StoreOptions};
+use tine_store::{Direction, Durability, ForkId, ForkOptions, KeyspaceId, Read, Snapshot, Store, StoreOptions};
 
 const RECORDS: u64 = 1_000_000;
 const KEYSPACE: KeyspaceId = KeyspaceId::new(16);
@@ -73,6 +74,9 @@ fn main() {
         let snapshot = store.snapshot(fork).expect("snapshot");
         measure("get", 200_000, |number| assert!(snapshot.get(KEYSPACE, &at(number)).expect("get").is_some()));
     }
+    if asked("scan") {
+        scan(&store.snapshot(fork).expect("snapshot"));
+    }
     if asked("commit1") {
         measure("commit1", 50_000, |number| {
             writer.put(KEYSPACE, &at(number), &(number + 1).to_le_bytes().repeat(8)).expect("put");
@@ -80,7 +84,19 @@ fn main() {
             writer.publish();
         });
     }
+    if asked("commit100") {
+        measure("commit100", 500, |number| {
+            for record in number * 100..number * 100 + 100 {
+                writer.put(KEYSPACE, &at(record), &(number + 1).to_le_bytes().repeat(8)).expect("put");
+            }
+            writer.commit_at(0, b"").expect("commit");
+            writer.publish();
+        });
+    }
     drop(writer);
+    if asked("many") {
+        many(&store, fork);
+    }
     if asked("diff") {
         diff(&store, fork);
     }
@@ -89,6 +105,43 @@ fn main() {
     }
     if asked("drop") {
         changed(&store, fork);
+    }
+}
+
+fn scan(snapshot: &Snapshot) {
+    let mut sum = 0;
+    measure("scan of 100", 20_000, |number| {
+        let start = at(number);
+        let mut cursor = snapshot.range(KEYSPACE, Bound::Included(&start), Bound::Unbounded, Direction::Forward);
+        for _ in 0..100 {
+            let Some((key, value)) = cursor.next().expect("next") else { break };
+            sum += u64::from(key[15]) + u64::from(value[63]);
+        }
+    });
+    black_box(sum);
+}
+
+/// Look-ups in new snapshots, alone and beside many forks, which are twice gone through: the first time, caches have the
+/// forks instead of pages.
+fn many(store: &Store, fork: ForkId) {
+    let get = |number| {
+        let snapshot = store.snapshot(fork).expect("snapshot");
+        assert!(snapshot.get(KEYSPACE, &at(number)).expect("get").is_some());
+    };
+    let mut forks = Vec::new();
+    for what in ["alone", "beside 100,000 forks"] {
+        for number in 0..forks.capacity() {
+            forks.push(store.fork(fork, options(format!("idle{number}"))).expect("fork").0.id);
+        }
+        for pass in ["first", "second"] {
+            let started = cpu_ns();
+            (0..150_000).for_each(get);
+            println!("snapshot and get {what}, {pass} time: {:.0} ns", (cpu_ns() - started) / 150_000.0);
+        }
+        forks.reserve_exact(100_000);
+    }
+    for fork in forks {
+        store.drop_fork(fork).expect("drop");
     }
 }
 

@@ -82,7 +82,8 @@ struct Node {
     left: NodeId,
     right: NodeId,
     dead: Vec<Dead>,
-    trees: Trees,
+    /// `None` of a node that is not used.
+    trees: Option<Trees>,
 }
 
 #[derive(Default)]
@@ -96,6 +97,8 @@ struct Forest {
 /// What dropping nodes set free.
 #[derive(Default)]
 struct Freed {
+    /// A whole dead list, most of the time the only one.
+    dead: Vec<Dead>,
     pages: Vec<(PageId, u32)>,
     /// Trees of which everything born after the stamp is free.
     walks: Vec<(Trees, Stamp)>,
@@ -184,17 +187,18 @@ impl Pages {
             let lost = walk::collect(&self.arena, trees, *after, &mut freed.pages);
             self.lost_pages.fetch_add(lost, Ordering::Relaxed);
         }
-        self.free_pages(freed.pages);
+        self.free_pages(freed.dead.iter().map(|dead| (dead.id, dead.pages)));
+        self.free_pages(freed.pages.iter().copied());
     }
 
     /// Frees everything in `trees` that was born after a stamp; nobody else reaches it.
     pub(crate) fn free_born_after(&self, trees: &Trees, stamp: Stamp) {
-        self.free(Freed { pages: Vec::new(), walks: vec![(Arc::clone(trees), stamp)] });
+        self.free(Freed { walks: vec![(Arc::clone(trees), stamp)], ..Freed::default() });
     }
 
-    fn free_pages(&self, pages: Vec<(PageId, u32)>) {
-        if !pages.is_empty() {
-            meter::free(pages.iter().map(|(_, count)| *count as usize * PAGE_BYTES).sum());
+    fn free_pages(&self, pages: impl ExactSizeIterator<Item = (PageId, u32)> + Clone) {
+        if pages.len() > 0 {
+            meter::free(pages.clone().map(|(_, count)| count as usize * PAGE_BYTES).sum());
             self.arena.free(pages);
         }
     }
@@ -242,7 +246,8 @@ impl Drop for Frozen {
 
 impl Forest {
     fn insert(&mut self, previous: NodeId, stamp: Stamp, trees: Trees, dead: Vec<Dead>) -> NodeId {
-        let node = Node { stamp, held: true, previous, first: NO_NODE, left: NO_NODE, right: NO_NODE, dead, trees };
+        let (first, left, right, trees) = (NO_NODE, NO_NODE, NO_NODE, Some(trees));
+        let node = Node { stamp, held: true, previous, first, left, right, dead, trees };
         let id = match self.unused.pop() {
             Some(id) => {
                 self.nodes[id as usize] = node;
@@ -292,9 +297,11 @@ impl Forest {
             let Node { previous, first, stamp: _, .. } = self.nodes[id as usize];
             let after = self.stamp(previous);
             if first == NO_NODE {
-                freed.walks.push((Arc::clone(&self.nodes[id as usize].trees), after));
                 self.unlink(id);
-                self.forget(id);
+                let trees = self.forget(id);
+                if trees.iter().any(|(_, tree)| !tree.is_empty() && tree.page.birth > after) {
+                    freed.walks.push((trees, after));
+                }
                 id = previous;
             } else {
                 if self.nodes[first as usize].right == NO_NODE {
@@ -308,12 +315,18 @@ impl Forest {
     /// Drops `id` and makes its only successor the successor of its predecessor, whose stamp is `after`.
     fn merge(&mut self, id: NodeId, successor: NodeId, after: Stamp, freed: &mut Freed) {
         let mut kept = std::mem::take(&mut self.nodes[id as usize].dead);
-        for dead in std::mem::take(&mut self.nodes[successor as usize].dead) {
-            if dead.birth > after {
-                freed.pages.push((dead.id, dead.pages));
-            } else {
-                kept.push(dead);
+        let mut dead = std::mem::take(&mut self.nodes[successor as usize].dead);
+        dead.retain(|dead| {
+            let is_free = dead.birth > after;
+            if !is_free {
+                kept.push(*dead);
             }
+            is_free
+        });
+        if freed.dead.is_empty() {
+            freed.dead = dead;
+        } else {
+            freed.pages.extend(dead.iter().map(|dead| (dead.id, dead.pages)));
         }
         self.nodes[successor as usize].dead = kept;
         let previous = self.nodes[id as usize].previous;
@@ -327,11 +340,12 @@ impl Forest {
         if id == NO_NODE { Stamp::default() } else { self.nodes[id as usize].stamp }
     }
 
-    fn forget(&mut self, id: NodeId) {
+    /// Makes a node unused, which is linked to no other; returns its trees.
+    fn forget(&mut self, id: NodeId) -> Trees {
+        self.unused.push(id);
         let node = &mut self.nodes[id as usize];
         node.dead = Vec::new();
-        node.trees = Arc::default();
-        self.unused.push(id);
+        node.trees.take().expect("a node is used until it is forgotten")
     }
 
     fn live(&self) -> impl Iterator<Item = &Node> {

@@ -94,6 +94,8 @@ pub(crate) struct Arena {
     /// Whether any state word was ever set.
     has_states: AtomicBool,
     pool: Mutex<Pool>,
+    /// Pages that were handed out and belong to no version yet. A count and no more: nothing is decided by it.
+    drafted: AtomicU64,
     /// Pages whose memory is open, with page 0: a damaged reference must not lead beyond.
     open_pages: AtomicU32,
     /// Pages there may be, with page 0, which is none.
@@ -141,6 +143,7 @@ impl Arena {
             states_open: Mutex::new(0),
             has_states: AtomicBool::new(false),
             pool: Mutex::new(Pool::new()),
+            drafted: AtomicU64::new(0),
             open_pages: AtomicU32::new(0),
             limit,
             pager: OnceLock::new(),
@@ -196,11 +199,24 @@ impl Arena {
         if view.is_leaf() || view.is_branch() { Ok(view) } else { Err(Fault::corrupt_page(child.id, child.birth)) }
     }
 
+    /// The page that a slot refers to, if it is in memory. As for [`Arena::page`] otherwise.
+    pub(crate) fn resident(&self, child: ChildRef) -> Option<View<'_>> {
+        let view = (self.birth_of(child.id) == Some(child.birth)).then(|| self.view(child.id))?;
+        (view.is_leaf() || view.is_branch()).then_some(view)
+    }
+
     /// Asks for the memory where a page begins.
     pub(crate) fn prefetch(&self, child: ChildRef) {
         if child.id.get() < self.open_pages.load(Ordering::Relaxed) {
             // Only an address is made of the page: it may be absent.
             View::prefetch_at(self.address(child.id));
+        }
+    }
+
+    /// Asks for all the memory of a page.
+    pub(crate) fn prefetch_whole(&self, child: ChildRef) {
+        if child.id.get() < self.open_pages.load(Ordering::Relaxed) {
+            View::prefetch_whole(self.address(child.id));
         }
     }
 
@@ -348,15 +364,14 @@ impl Arena {
     pub(crate) fn allocate(&self, count: usize, emergency: bool, into: &mut Vec<PageId>) -> Result<(), ArenaFull> {
         let mut pool = self.pool.lock();
         self.check_room(&pool, count as u32, emergency)?;
-        for _ in 0..count {
-            let id = match pool.take_used() {
-                Some(id) => id,
-                None => self.take_fresh(&mut pool, 1)?,
-            };
-            into.push(id);
-            pool.drafted += 1;
-        }
-        Ok(())
+        let before = into.len();
+        let result = (0..count).try_for_each(|_| {
+            let used = pool.take_used();
+            into.push(used.map_or_else(|| self.take_fresh(&mut pool, 1), Ok)?);
+            Ok(())
+        });
+        self.drafted.fetch_add((into.len() - before) as u64, Ordering::Relaxed);
+        result
     }
 
     /// Hands out consecutive pages, which are the caller's.
@@ -368,7 +383,7 @@ impl Arena {
             Some(id) => id,
             None => self.take_fresh(&mut pool, pages)?,
         };
-        pool.drafted += u64::from(pages);
+        self.drafted.fetch_add(u64::from(pages), Ordering::Relaxed);
         Ok(id)
     }
 
@@ -438,9 +453,8 @@ impl Arena {
 
     /// Takes back a page or run that its owner has not published.
     pub(crate) fn free_drafted(&self, id: PageId, count: u32) {
-        let mut pool = self.pool.lock();
-        pool.drafted -= u64::from(count);
-        self.free_in(&mut pool, [(id, count)]);
+        self.drafted.fetch_sub(u64::from(count), Ordering::Relaxed);
+        self.free_in(&mut self.pool.lock(), [(id, count)]);
     }
 
     fn free_in(&self, pool: &mut Pool, pages: impl IntoIterator<Item = (PageId, u32)>) {
@@ -478,10 +492,9 @@ impl Arena {
     /// Ends what an owner began: `published` pages are a version's from now on, and the single pages in `unused` come
     /// back.
     pub(crate) fn settle(&self, published: u64, unused: &mut Vec<PageId>) {
-        if published > 0 || !unused.is_empty() {
-            let mut pool = self.pool.lock();
-            pool.drafted -= published + unused.len() as u64;
-            pool.warm.append(unused);
+        self.drafted.fetch_sub(published + unused.len() as u64, Ordering::Relaxed);
+        if !unused.is_empty() {
+            self.pool.lock().warm.append(unused);
         }
     }
 
@@ -510,7 +523,7 @@ impl Arena {
         let free = u64::from(pool.free_pages());
         ArenaStats {
             allocated: u64::from(pool.fresh - 1) - free,
-            drafted: pool.drafted,
+            drafted: self.drafted.load(Ordering::Relaxed),
             free,
             limit: u64::from(self.limit - 1),
         }

@@ -20,8 +20,6 @@ pub(super) struct Pool {
     extents: BTreeMap<u32, u32>,
     by_size: BTreeSet<(u32, u32)>,
     extent_pages: u32,
-    /// Pages that were handed out and belong to no version yet.
-    pub(super) drafted: u64,
     /// The first page that was never used.
     pub(super) fresh: u32,
     /// Up to where memory is open, in bytes.
@@ -36,7 +34,6 @@ impl Pool {
             extents: BTreeMap::new(),
             by_size: BTreeSet::new(),
             extent_pages: 0,
-            drafted: 0,
             fresh: PageId::NONE.get() + 1,
             open_bytes: 0,
         }

@@ -44,6 +44,7 @@
 //! that finds another birth than the one it was promised has found a fault, not somebody else's page.
 
 mod edit;
+mod search;
 mod view;
 
 pub(crate) use edit::Edit;

@@ -1,7 +1,5 @@
 //! Reading a page.
 
-use std::cmp::Ordering;
-
 use super::{
     BIRTH, Body, CHILD_REF_BYTES, COUNT, Cell, ChildRef, DEAD, HEAP_TOP, KEY_LENGTH_MASK, KIND, LEVEL, ORIGINAL,
     ORIGINAL_AGE, PAGE_BYTES, PAGE_HEADER_BYTES, PREFIX_LENGTH, PageBytes, PageId, PageKind, RUN_LENGTH, RUN_REF_BYTES,
@@ -133,7 +131,7 @@ impl<'a> View<'a> {
     }
 
     #[inline(always)]
-    fn head(self, index: usize) -> u32 {
+    pub(super) fn head(self, index: usize) -> u32 {
         self.slot_word(index) as u32
     }
 
@@ -170,18 +168,18 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Asks for the memory of all that says something.
-    pub(crate) fn prefetch_all(self) {
-        for range in self.used_ranges() {
-            for line in self.0[range].chunks(CACHE_LINE_BYTES) {
-                prefetch(line.as_ptr());
-            }
+    /// Asks for all the memory of a page of which there is only the address: where a search begins first.
+    #[inline(always)]
+    pub(crate) fn prefetch_whole(page: *const u8) {
+        View::prefetch_at(page);
+        for line in PREFETCHED_LINES + 1..PAGE_BYTES / CACHE_LINE_BYTES {
+            prefetch_far(page.wrapping_add(line * CACHE_LINE_BYTES));
         }
     }
 
     /// Asks for the memory of the slots that [`View::prefetch`] left out: halving would wait for each line in turn.
     #[inline(always)]
-    fn prefetch_slots(self, count: usize) {
+    pub(super) fn prefetch_slots(self, count: usize) {
         let end = PAGE_HEADER_BYTES + count * SLOT_BYTES;
         let mut at = (PREFETCHED_LINES + 1) * CACHE_LINE_BYTES;
         while at < end {
@@ -190,15 +188,16 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Asks for the memory of the cell at `index`, if there is one.
+    /// Asks for the memory of the cell at `index`, which is taken to have so many bytes.
     #[inline(always)]
-    pub(crate) fn prefetch_cell(self, index: usize) {
-        if index < self.count() {
-            let offset = self.offset(index).min(PAGE_BYTES - CACHE_LINE_BYTES - 1);
-            let cell = self.0[offset..].as_ptr();
-            prefetch(cell);
-            prefetch(cell.wrapping_add(CACHE_LINE_BYTES));
+    pub(crate) fn prefetch_cell(self, index: usize, bytes: usize) {
+        debug_assert!(index < self.count());
+        let start = self.0.as_ptr().wrapping_add(self.offset(index));
+        prefetch(start);
+        for line in 1..bytes.div_ceil(CACHE_LINE_BYTES) {
+            prefetch(start.wrapping_add(line * CACHE_LINE_BYTES));
         }
+        prefetch(start.wrapping_add(bytes - 1));
     }
 
     pub(crate) fn key(self, index: usize) -> &'a [u8] {
@@ -207,7 +206,7 @@ impl<'a> View<'a> {
     }
 
     #[inline(always)]
-    fn key_at(self, index: usize) -> &'a [u8] {
+    pub(super) fn key_at(self, index: usize) -> &'a [u8] {
         let start = self.offset(index) + self.lead();
         &self.0[start..start + self.key_length(index)]
     }
@@ -227,6 +226,20 @@ impl<'a> View<'a> {
             length: self.u32(start + 4),
             birth: Stamp::new(self.u64(start + 8)),
         })
+    }
+
+    /// A record of a leaf.
+    #[inline(always)]
+    pub(crate) fn record(self, index: usize) -> (&'a [u8], Value<'a>) {
+        assert!(index < self.count(), "a slot that is there is read");
+        let (offset, meta) = (self.offset(index), self.meta(index));
+        if meta & VALUE_IN_RUN != 0 {
+            return (self.key_at(index), self.value(index));
+        }
+        let key_length = usize::from(meta & KEY_LENGTH_MASK);
+        let cell = &self.0[offset..][..2 + key_length + usize::from(self.u16(offset))];
+        let (key, value) = cell[2..].split_at(key_length);
+        (key, Value::Inline(value))
     }
 
     /// Where the bytes of a leaf's value, or its run's reference, lie.
@@ -316,78 +329,6 @@ impl<'a> View<'a> {
     pub(crate) fn cells(self) -> impl Iterator<Item = Cell<'a>> {
         (0..self.count()).map(move |index| self.cell(index))
     }
-
-    /// In a leaf: `Ok` with the index of `key`, or `Err` with the index where it would be inserted.
-    pub(crate) fn find(self, key: &[u8]) -> Result<usize, usize> {
-        self.search(key, 0)
-    }
-
-    /// In a branch: the index of the child that has `key`.
-    pub(crate) fn child_for(self, key: &[u8]) -> usize {
-        match self.search(key, 1) {
-            Ok(index) => index,
-            Err(index) => index - 1,
-        }
-    }
-
-    #[inline]
-    fn search(self, key: &[u8], first: usize) -> Result<usize, usize> {
-        let count = self.count();
-        if first >= count {
-            return Err(first);
-        }
-        self.prefetch_slots(count);
-        let prefix_length = self.prefix_length();
-        let head = head(key, prefix_length);
-        let low = self.lower_bound(first, count, head);
-        let probe = self.key_at(low.min(count - 1));
-        if prefix_length > 0 {
-            // Heads only say something about keys that have the prefix.
-            let shared = &key[..key.len().min(prefix_length)];
-            match shared.cmp(&probe[..prefix_length]) {
-                Ordering::Less => return Err(first),
-                Ordering::Greater => return Err(count),
-                Ordering::Equal => {}
-            }
-        }
-        if low == count || self.head(low) != head {
-            return Err(low);
-        }
-        match probe.cmp(key) {
-            Ordering::Equal => Ok(low),
-            Ordering::Greater => Err(low),
-            Ordering::Less if low + 1 == count || self.head(low + 1) != head => Err(low + 1),
-            Ordering::Less => self.search_equal_heads(low + 1, count, head, key),
-        }
-    }
-
-    /// The first index from `first` on whose head is not below `head`.
-    #[inline(always)]
-    fn lower_bound(self, first: usize, count: usize, head: u32) -> usize {
-        // Halving without a branch on the outcome: which half it is cannot be predicted.
-        let mut base = first;
-        let mut length = count - first;
-        while length > 1 {
-            let half = length / 2;
-            base = std::hint::select_unpredictable(self.head(base + half - 1) < head, base + half, base);
-            length -= half;
-        }
-        base + usize::from(self.head(base) < head)
-    }
-
-    fn search_equal_heads(self, low: usize, count: usize, head: u32, key: &[u8]) -> Result<usize, usize> {
-        let (mut low, mut high) = (low, count);
-        while low < high {
-            let middle = low.midpoint(high);
-            let order = self.head(middle).cmp(&head).then_with(|| self.key_at(middle).cmp(key));
-            match order {
-                Ordering::Less => low = middle + 1,
-                Ordering::Greater => high = middle,
-                Ordering::Equal => return Ok(middle),
-            }
-        }
-        Err(low)
-    }
 }
 
 /// Some slots of a page.
@@ -412,6 +353,18 @@ impl SlotSet {
         }
         word * 64 + rest.trailing_zeros() as usize
     }
+}
+
+/// [`prefetch`] of what is needed later: it need not come all the way.
+#[inline(always)]
+fn prefetch_far(byte: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it reads nothing that the program could see.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(byte.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = byte;
 }
 
 /// Asks the processor to bring a byte's cache line, if it knows how.

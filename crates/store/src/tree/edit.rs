@@ -52,7 +52,7 @@ fn put_at(
     value: &[u8],
     old: &mut Vec<u8>,
 ) -> Result<Displaced, EditError> {
-    let found = find(work.arena(), tree, key, path)?;
+    let found = find(work, tree, key, path)?;
     let mut replaced = None;
     let mut displaced = Displaced::Nothing;
     if let Some(present) = found {
@@ -92,14 +92,13 @@ fn put_at(
 }
 
 /// Fills `path` with the way to `key`, and returns its value.
-fn find<'a>(arena: &'a Arena, tree: &TreeRoot, key: &[u8], path: &mut Path) -> Result<Option<Value<'a>>, Fault> {
+fn find<'a>(work: &'a Workspace, tree: &TreeRoot, key: &[u8], path: &mut Path) -> Result<Option<Value<'a>>, Fault> {
     path.clear();
+    let arena = work.arena();
     let mut child = tree.page;
     loop {
         let view = arena.page(child)?;
         if view.is_leaf() {
-            // It is about to be copied.
-            view.prefetch_all();
             let found = view.find(key);
             path.push((child, found.unwrap_or_else(|index| index)));
             return Ok(found.ok().map(|index| view.value(index)));
@@ -107,6 +106,10 @@ fn find<'a>(arena: &'a Arena, tree: &TreeRoot, key: &[u8], path: &mut Path) -> R
         let index = view.child_for(key);
         path.push((child, index));
         child = view.child(index);
+        if view.level() == 1 && !work.owns(child) {
+            // It is about to be copied.
+            arena.prefetch_whole(child);
+        }
     }
 }
 
@@ -237,7 +240,7 @@ fn delete_at(
     key: &[u8],
     old: &mut Vec<u8>,
 ) -> Result<Displaced, EditError> {
-    let Some(present) = find(work.arena(), tree, key, path)? else { return Ok(Displaced::Nothing) };
+    let Some(present) = find(work, tree, key, path)? else { return Ok(Displaced::Nothing) };
     let run = present_run(present);
     let displaced = take_value(work.arena(), present, old)?;
     let copies = path.iter().filter(|(page, _)| !work.owns(*page)).count();

@@ -43,7 +43,7 @@ impl Pages {
 
     fn reach(&self, node: &Node) -> Result<Reach, String> {
         let mut reach = Reach::new();
-        for (keyspace, tree) in &*node.trees {
+        for (keyspace, tree) in node.trees.iter().flat_map(|trees| trees.iter()) {
             walk::check(&self.arena, *tree).map_err(|detail| format!("{keyspace}: {detail}"))?;
             if tree.is_empty() {
                 continue;
