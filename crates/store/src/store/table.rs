@@ -1,9 +1,12 @@
 //! The forks of a store by number and by name.
 //!
 //! There may be a hundred thousand of them, most of which do nothing, so an entry is small: short names lie in it, and
-//! the index of names has numbers only.
+//! the index of names has numbers only. Numbers are given out one after the other, so entries lie by number in chunks:
+//! making a fork writes beside the one made before, and no growth moves what is there.
 //!
-//! Invariant: every entry whose name is not empty is in the index of names, and nothing else is.
+//! Invariants:
+//! - Every entry whose name is not empty is in the index of names, and nothing else is.
+//! - A chunk has at least one entry, and `length` is the number of all.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -15,6 +18,9 @@ use crate::fork::Fork;
 use crate::ids::ForkId;
 use crate::options::ForkInfo;
 
+/// Entries of a chunk: few enough that one fork which outlives its neighbours keeps little.
+const CHUNK_ENTRIES: usize = 64;
+
 /// Bytes of the longest name that needs no memory of its own.
 const SHORT_NAME_BYTES: usize = 22;
 
@@ -23,10 +29,21 @@ pub(super) struct Table {
     next_fork: ForkId,
     /// Numbers below this are reserved in the log, durably.
     reserved_end: ForkId,
-    forks: HashTable<Entry>,
+    chunks: HashTable<Box<Chunk>>,
+    /// The last chunk that lost its last entry: a fork that is made and dropped needs no memory for one each time.
+    spare: Option<Box<Chunk>>,
+    length: usize,
     names: HashTable<ForkId>,
     /// Seeded, since names may come from outside.
     hasher: RandomState,
+}
+
+/// Entries of consecutive fork numbers.
+struct Chunk {
+    /// The first of the numbers, divided by [`CHUNK_ENTRIES`].
+    number: u64,
+    used: usize,
+    entries: [Option<Entry>; CHUNK_ENTRIES],
 }
 
 pub(super) struct Entry {
@@ -62,17 +79,27 @@ impl Name {
     }
 }
 
-/// Numbers come one after the other, and so do their places; the bits that tell neighbours apart are mixed.
-fn number_hash(id: ForkId) -> u64 {
-    let mixed = id.get().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    id.get() ^ (mixed & 0xfe << 56)
+/// The number of a fork's chunk, and its place there.
+fn place(id: ForkId) -> (u64, usize) {
+    (id.get() / CHUNK_ENTRIES as u64, id.get() as usize % CHUNK_ENTRIES)
+}
+
+/// Chunks come one after the other, and so do their places; the bits that tell neighbours apart are mixed.
+fn chunk_hash(number: u64) -> u64 {
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    number ^ (mixed & 0xfe << 56)
+}
+
+fn find(chunks: &HashTable<Box<Chunk>>, id: ForkId) -> Option<&Entry> {
+    let (number, index) = place(id);
+    chunks.find(chunk_hash(number), |chunk| chunk.number == number)?.entries[index].as_ref()
 }
 
 impl Table {
     /// A table without forks and reserved numbers, whose first fork will have the given number.
     pub(super) fn new(next_fork: ForkId) -> Table {
-        let (forks, names, hasher) = (HashTable::new(), HashTable::new(), RandomState::new());
-        Table { next_fork, reserved_end: next_fork, forks, names, hasher }
+        let (chunks, names, hasher) = (HashTable::new(), HashTable::new(), RandomState::new());
+        Table { next_fork, reserved_end: next_fork, chunks, spare: None, length: 0, names, hasher }
     }
 
     pub(super) fn next_fork(&self) -> ForkId {
@@ -102,15 +129,20 @@ impl Table {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.forks.len()
+        self.length
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.forks.iter()
+        self.chunks.iter().flat_map(|chunk| chunk.entries.iter().flatten())
     }
 
     pub(super) fn get(&self, id: ForkId) -> Option<&Entry> {
-        self.forks.find(number_hash(id), |entry| entry.fork.id == id)
+        find(&self.chunks, id)
+    }
+
+    fn get_mut(&mut self, id: ForkId) -> Option<&mut Entry> {
+        let (number, index) = place(id);
+        self.chunks.find_mut(chunk_hash(number), |chunk| chunk.number == number)?.entries[index].as_mut()
     }
 
     /// The fork with that name, if it is one.
@@ -132,19 +164,33 @@ impl Table {
 
     pub(super) fn insert(&mut self, entry: Entry) {
         let id = entry.fork.id;
-        let entry = self.forks.insert_unique(number_hash(id), entry, |entry| number_hash(entry.fork.id));
-        if !entry.get().name.as_str().is_empty() {
+        let is_named = !entry.name.as_str().is_empty();
+        let (number, index) = place(id);
+        let spare = &mut self.spare;
+        let make = || {
+            let unused = spare.take();
+            let mut chunk =
+                unused.unwrap_or_else(|| Box::new(Chunk { number, used: 0, entries: [const { None }; CHUNK_ENTRIES] }));
+            chunk.number = number;
+            chunk
+        };
+        let hash = chunk_hash(number);
+        let chunk = self.chunks.entry(hash, |chunk| chunk.number == number, |chunk| chunk_hash(chunk.number));
+        let mut chunk = chunk.or_insert_with(make);
+        let chunk = chunk.get_mut();
+        assert!(chunk.entries[index].is_none(), "a fork's number is its own");
+        chunk.entries[index] = Some(entry);
+        chunk.used += 1;
+        self.length += 1;
+        if is_named {
             self.index_name(id);
         }
     }
 
     /// Puts a fork's name, which is not empty, into the index.
     fn index_name(&mut self, id: ForkId) {
-        let Table { forks, names, hasher, .. } = self;
-        let hash_of = |id: ForkId| {
-            let entry = forks.find(number_hash(id), |entry| entry.fork.id == id).expect("names are of forks");
-            hasher.hash_one(entry.name.as_str())
-        };
+        let Table { chunks, names, hasher, .. } = self;
+        let hash_of = |id: ForkId| hasher.hash_one(find(chunks, id).expect("names are of forks").name.as_str());
         names.insert_unique(hash_of(id), id, |id| hash_of(*id));
     }
 
@@ -163,7 +209,7 @@ impl Table {
     /// Gives a fork a free name.
     pub(super) fn rename(&mut self, id: ForkId, name: &str) {
         self.forget_name(id);
-        let entry = self.forks.find_mut(number_hash(id), |entry| entry.fork.id == id);
+        let entry = self.get_mut(id);
         entry.expect("forks are dropped under the admin lock").name = Name::new(name);
         if !name.is_empty() {
             self.index_name(id);
@@ -173,8 +219,15 @@ impl Table {
     pub(super) fn remove(&mut self, id: ForkId) -> Option<Entry> {
         self.get(id)?;
         self.forget_name(id);
-        let place = self.forks.find_entry(number_hash(id), |entry| entry.fork.id == id).ok()?;
-        Some(place.remove().0)
+        let (number, index) = place(id);
+        let mut chunk = self.chunks.find_entry(chunk_hash(number), |chunk| chunk.number == number).ok()?;
+        let entry = chunk.get_mut().entries[index].take();
+        chunk.get_mut().used -= 1;
+        self.length -= 1;
+        if chunk.get().used == 0 {
+            self.spare = Some(chunk.remove().0);
+        }
+        entry
     }
 }
 
