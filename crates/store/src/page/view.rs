@@ -269,6 +269,13 @@ impl<'a> View<'a> {
         2 + key_length + value
     }
 
+    /// Whether the cells before `index` are the ones that came into the page last, in the order of their keys.
+    pub(crate) fn grew_up_to(self, index: usize) -> bool {
+        let Some(before) = index.checked_sub(2).filter(|before| *before >= self.first_keyed()) else { return false };
+        let last = before + 1;
+        self.offset(last) == self.heap_top() && self.offset(before) == self.heap_top() + self.cell_bytes(last)
+    }
+
     pub(crate) fn cell(self, index: usize) -> Cell<'a> {
         let body = if self.is_leaf() {
             match self.value(index) {

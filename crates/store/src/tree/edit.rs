@@ -180,8 +180,7 @@ fn split_page(work: &mut Workspace, page: ChildRef, index: usize, cell: Cell<'_>
     let mut cells: Vec<Cell<'_>> = Vec::with_capacity(view.count() + 1);
     cells.extend(view.cells());
     cells.insert(index, cell);
-    // Keys that only grow fill their pages: nothing more will come into the left one.
-    let at = if index + 1 == cells.len() { index } else { middle(&cells) };
+    let at = cut(view, &cells, index);
     let separator = if level == 0 {
         shortest_separator(cells[at - 1].key, cells[at].key).to_vec()
     } else {
@@ -193,6 +192,16 @@ fn split_page(work: &mut Workspace, page: ChildRef, index: usize, cell: Cell<'_>
     left.clear();
     left.fill(cells[..at].iter().copied());
     (separator, right)
+}
+
+/// Where to cut a page, given its cells with the one that comes in at `index`.
+///
+/// Keys that only grow fill their pages: nothing more will come into the left one. They may grow in between others, as
+/// numbers do that come after a table's or a tenant's; but a left page that would be less than half full is none of them.
+fn cut(view: View<'_>, cells: &[Cell<'_>], index: usize) -> usize {
+    let middle = middle(cells);
+    let grows = index + 1 == cells.len() || (index >= middle && view.grew_up_to(index));
+    if grows { index } else { middle }
 }
 
 /// Where to cut so that both sides are as equal as they can be; at least one cell on each.

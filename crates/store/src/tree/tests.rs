@@ -297,15 +297,17 @@ fn fills_and_empties_in_every_order() {
 
 #[test]
 fn growing_keys_fill_their_leaves() {
-    let pages = Pages::new(Arena::heap(4096));
-    let mut draft = Draft::new(pages.empty(), false);
-    let mut old = Vec::new();
-    for number in 0_u32..50_000 {
-        draft.write(KEYSPACE, &number.to_be_bytes(), Some(&[0; 28]), &mut old).expect("room");
+    for greater in [None, Some(u32::MAX)] {
+        let pages = Pages::new(Arena::heap(4096));
+        let mut draft = Draft::new(pages.empty(), false);
+        let mut old = Vec::new();
+        for number in greater.into_iter().chain(0_u32..50_000) {
+            draft.write(KEYSPACE, &number.to_be_bytes(), Some(&[0; 28]), &mut old).expect("room");
+        }
+        draft.freeze();
+        let used = 50_000 * (4 + 28 + 2 + 8) / pages.arena.stats().allocated as usize;
+        assert!(used > PAGE_BYTES * 9 / 10, "{used} beside {greater:?}");
     }
-    draft.freeze();
-    let used = 50_000 * (4 + 28 + 2 + 8) / pages.arena.stats().allocated as usize;
-    assert!(used > PAGE_BYTES * 9 / 10, "{used}");
 }
 
 /// A draft that finds the arena full is as it was, and can be undone.
