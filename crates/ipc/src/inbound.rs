@@ -117,9 +117,19 @@ impl Inbound {
         self.payload_bytes_max = payload_bytes_max;
     }
 
+    /// Whether a payload of this size is within the limit.
+    pub fn accepts(&self, payload_bytes: u32) -> bool {
+        payload_bytes <= self.payload_bytes_max
+    }
+
     /// A frame has begun and not ended.
     pub fn is_partial(&self) -> bool {
         !self.kept.is_empty() || self.large.is_some() || self.skip_bytes > 0
+    }
+
+    /// Whether the next byte of the source begins a frame.
+    pub fn is_between_frames(&self) -> bool {
+        !self.is_partial()
     }
 
     /// Frames may wait here although the source is silent.

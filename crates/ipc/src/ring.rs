@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::sync::{AtomicU32, Ordering, fence};
+use crate::sync::{AtomicU32, Ordering, full_fence};
 
 /// A reader gives space back after this part of the ring at the latest, a writer shows what it wrote after it: both sides then work
 /// at the same time on a message larger than the ring.
@@ -183,7 +183,9 @@ impl Producer {
         unsafe {
             let data = self.place.data.as_ptr();
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), data.add(position), first);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr().add(first), data, count - first);
+            if first < count {
+                std::ptr::copy_nonoverlapping(bytes.as_ptr().add(first), data, count - first);
+            }
         }
         self.tail = self.tail.wrapping_add(count as u32);
         Ok(count)
@@ -213,7 +215,7 @@ impl Producer {
         self.shown = self.tail;
         // SYNC: pairs with the load in `Consumer::available`; the fence with that in `Consumer::arm`, see the module's text.
         self.control().tail.0.store(self.tail, Ordering::Release);
-        fence(Ordering::SeqCst);
+        full_fence();
         take_flag(&self.control().consumer_waits.0)
     }
 
@@ -225,7 +227,7 @@ impl Producer {
         assert_eq!(self.shown, self.tail, "nothing is kept from the consumer while the producer sleeps");
         // SYNC: the fence pairs with that in `Consumer::release`.
         self.control().producer_waits.0.store(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        full_fence();
         if self.free(u32::MAX)? == 0 {
             return Ok(true);
         }
@@ -292,30 +294,67 @@ impl Consumer {
     }
 
     /// Copies up to `target.len()` bytes out of the ring; returns how many, and whether to ring the producer's bell. Space is given
-    /// back in pieces, and always when the ring is found empty.
+    /// back in pieces: what is left of one keeps nobody waiting, since a ring that is full has more.
     ///
     /// # Errors
     /// [`RingFault`].
     pub fn read(&mut self, target: &mut [MaybeUninit<u8>]) -> Result<(usize, bool), RingFault> {
-        let available = self.available()?;
-        if available == 0 {
-            return Ok((0, self.release()));
-        }
-        let piece = (self.place.capacity_bytes / PIECES).max(1);
-        let count = (available.min(piece) as usize).min(target.len());
-        let position = (self.head & (self.place.capacity_bytes - 1)) as usize;
-        let first = count.min(self.place.capacity_bytes as usize - position);
+        let count = (self.available()?.min(self.piece()) as usize).min(target.len());
+        self.copy(self.head, &mut target[..count]);
+        Ok((count, self.advance(count as u32)))
+    }
+
+    fn piece(&self) -> u32 {
+        (self.place.capacity_bytes / PIECES).max(1)
+    }
+
+    /// Copies the bytes from `cursor` on; the caller knows that they are there.
+    fn copy(&self, cursor: u32, target: &mut [MaybeUninit<u8>]) {
+        let position = (cursor & (self.place.capacity_bytes - 1)) as usize;
+        let first = target.len().min(self.place.capacity_bytes as usize - position);
+        assert!(target.len() - first <= position, "no more than the ring has");
         // SAFETY: both parts are inside the ring's bytes and inside `target`. The producer may be writing there if it breaks the rules;
         // then the copy is garbage, which is validated like anything else.
         unsafe {
             let data = self.place.data.as_ptr();
-            let target = target.as_mut_ptr().cast::<u8>();
-            std::ptr::copy_nonoverlapping(data.add(position), target, first);
-            std::ptr::copy_nonoverlapping(data, target.add(first), count - first);
+            let copy = target.as_mut_ptr().cast::<u8>();
+            std::ptr::copy_nonoverlapping(data.add(position), copy, first);
+            if first < target.len() {
+                std::ptr::copy_nonoverlapping(data, copy.add(first), target.len() - first);
+            }
         }
-        self.head = self.head.wrapping_add(count as u32);
-        let ring = self.head.wrapping_sub(self.released) >= piece && self.release();
-        Ok((count, ring))
+    }
+
+    /// Counts bytes as read. True: ring the producer's bell.
+    fn advance(&mut self, count: u32) -> bool {
+        self.head = self.head.wrapping_add(count);
+        self.head.wrapping_sub(self.released) >= self.piece() && self.release()
+    }
+
+    /// Copies the first bytes without counting them as read; false if so many are not there.
+    ///
+    /// # Errors
+    /// [`RingFault`].
+    pub fn peek(&mut self, target: &mut [MaybeUninit<u8>]) -> Result<bool, RingFault> {
+        let is_there = self.available()? as usize >= target.len();
+        if is_there {
+            self.copy(self.head, target);
+        }
+        Ok(is_there)
+    }
+
+    /// Copies the bytes behind the first `skipped` ones and counts both as read. None, and nothing is read, if they are not all there
+    /// yet or too many for one copy. Otherwise: whether to ring the producer's bell.
+    ///
+    /// # Errors
+    /// [`RingFault`].
+    pub fn read_behind(&mut self, skipped: usize, target: &mut [MaybeUninit<u8>]) -> Result<Option<bool>, RingFault> {
+        let count = skipped + target.len();
+        if count > self.piece() as usize || count > self.available()? as usize {
+            return Ok(None);
+        }
+        self.copy(self.head.wrapping_add(skipped as u32), target);
+        Ok(Some(self.advance(count as u32)))
     }
 
     /// Gives back the space of everything read. True: the producer sleeps, ring its bell.
@@ -327,7 +366,7 @@ impl Consumer {
         self.released = self.head;
         // SYNC: pairs with the load in `Producer::free`: the bytes were copied before. The fence pairs with that in `Producer::arm`.
         self.control().head.0.store(self.head, Ordering::Release);
-        fence(Ordering::SeqCst);
+        full_fence();
         take_flag(&self.control().producer_waits.0)
     }
 
@@ -339,7 +378,7 @@ impl Consumer {
         assert_eq!(self.released, self.head, "no space is kept from the producer while the consumer sleeps");
         // SYNC: the fence pairs with that in `Producer::show`.
         self.control().consumer_waits.0.store(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        full_fence();
         if self.available()? == 0 {
             return Ok(true);
         }

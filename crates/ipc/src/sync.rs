@@ -4,12 +4,33 @@
 #[cfg(not(test))]
 pub(crate) use parking_lot::Mutex;
 #[cfg(not(test))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+/// A sequentially consistent fence.
+///
+/// On x86-64 a locked instruction is one, at half the price of the `mfence` that compilers use: it does not wait for earlier loads
+/// and has no lines to fetch but the top of the stack.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn full_fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: changes nothing but the flags; without `nomem` the compiler moves no access to memory across it.
+    unsafe {
+        std::arch::asm!("lock or dword ptr [rsp], 0", options(nostack));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::sync::atomic::fence(Ordering::SeqCst);
+}
+
+#[cfg(test)]
+pub(crate) fn full_fence() {
+    shuttle::sync::atomic::fence(Ordering::SeqCst);
+}
 
 #[cfg(test)]
 pub(crate) use modelled::Mutex;
 #[cfg(test)]
-pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 #[cfg(test)]
 mod modelled {

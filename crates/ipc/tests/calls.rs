@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -101,6 +102,78 @@ fn many_threads_share_a_connection() {
                 assert!(queue.poll(Duration::ZERO).is_none());
             });
         });
+    });
+}
+
+#[test]
+fn outcomes_are_polled_by_threads_and_by_descriptor() {
+    each(|server| {
+        let options = ConnectOptions { completion_order: true, ..ConnectOptions::new(SCHEMA) };
+        let client = Client::connect(&server.path, &options).expect("connected");
+        let queue = client.completions().expect("queue");
+        assert!(queue.poll(Duration::from_millis(1)).is_none());
+        // Without waiting, whoever asks reads.
+        queue.submit(7, &[LATER, 2]).expect("submitted");
+        let mut polled = None;
+        eventually("an outcome", || {
+            polled = queue.poll(Duration::ZERO);
+            polled.is_some()
+        });
+        assert_eq!(polled.map(|done| (done.token, done.result)), Some((7, Ok(vec![LATER, 2]))));
+        // Two threads poll while a third calls: each outcome goes to one of them.
+        std::thread::scope(|scope| {
+            let pollers = [0, 1].map(|_| {
+                scope.spawn(|| (0..200).map(|_| queue.poll(SOON).expect("an outcome").token).collect::<Vec<_>>())
+            });
+            for token in 0..400 {
+                queue.submit(token, &[if token % 40 == 0 { LATER } else { ECHO }, 1]).expect("submitted");
+                if token % 10 == 0 {
+                    assert_eq!(client.call(&[ECHO, 9], SOON), Ok(vec![ECHO, 9]));
+                }
+            }
+            let mut tokens: Vec<_> = pollers.into_iter().flat_map(|poller| poller.join().expect("no panic")).collect();
+            tokens.sort_unstable();
+            assert_eq!(tokens, (0..400).collect::<Vec<_>>());
+        });
+        // Once the descriptor is known, it tells of what was submitted before and after.
+        queue.submit(1, &[LATER, 1]).expect("submitted");
+        for token in [1, 2] {
+            let mut descriptor = libc::pollfd { fd: queue.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one descriptor, which lives on this stack.
+            assert_eq!(unsafe { libc::poll(&mut descriptor, 1, SOON.as_millis() as libc::c_int) }, 1);
+            assert_eq!(queue.poll(Duration::ZERO).map(|done| done.token), Some(token));
+            // SAFETY: as above.
+            assert_eq!(unsafe { libc::poll(&mut descriptor, 1, 0) }, 0, "nothing waits");
+            queue.submit(2, &[LATER, 1]).expect("submitted");
+        }
+        eventually("the last", || queue.poll(Duration::ZERO).is_some());
+        // What is in flight when the connection ends fails, and then there is nothing to wait for but the limit.
+        queue.submit(3, &[NEVER]).expect("submitted");
+        server.reactor.handle().shutdown(Duration::ZERO);
+        let done = queue.poll(SOON).expect("an outcome");
+        assert_eq!((done.token, done.result.expect_err("lost").code()), (3, "TN0920"));
+        assert!(queue.poll(Duration::from_millis(5)).is_none());
+    });
+}
+
+#[test]
+fn several_threads_take_the_items_of_one_stream() {
+    each(|server| {
+        let client = server.client();
+        let stream = client.stream(&number_request(COUNT, 3_000), 8, SOON).expect("opened");
+        let take = || {
+            let mut items = Vec::new();
+            loop {
+                match stream.next(SOON).expect("an item") {
+                    StreamItem::Item(item) => items.push(item),
+                    StreamItem::End(_) => return items.len(),
+                }
+            }
+        };
+        let taken = std::thread::scope(|scope| {
+            [0, 1, 2].map(|_| scope.spawn(take)).into_iter().map(|thread| thread.join().expect("no panic")).sum::<usize>()
+        });
+        assert_eq!(taken, 3_000);
     });
 }
 

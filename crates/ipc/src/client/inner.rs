@@ -12,15 +12,16 @@
 //! - Who cannot write because the server's side is full reads meanwhile: two full directions do not wait for each other.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::completions::Outcomes;
+use super::entries::Entries;
 use super::link::{Parts, Reader, Sent, Wire, Writer, shut_down};
 use super::stream::StreamQueue;
 use crate::error::CallError;
@@ -43,19 +44,21 @@ pub(crate) enum Pending {
     Waiter(Arc<Waiter>),
     /// Called by whichever thread reads.
     Callback(Box<dyn FnOnce(CallResult) + Send>),
+    /// A queue that is polled, and what the request is called there.
+    Completion(Arc<Outcomes>, u64),
     Stream(Arc<StreamQueue>),
     /// A call that was given up: its answer is still to come.
     Forgotten,
 }
 
 /// A thread that waits for an answer, or for the lead.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Waiter {
     state: Mutex<WaiterState>,
     changed: Condvar,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct WaiterState {
     result: Option<CallResult>,
     /// Something has changed.
@@ -79,7 +82,7 @@ impl Waiter {
         self.state.lock().result.take()
     }
 
-    fn sleep(&self, limit: Duration) {
+    pub fn sleep(&self, limit: Duration) {
         let mut state = self.state.lock();
         if !state.look {
             self.changed.wait_for(&mut state, limit);
@@ -92,28 +95,8 @@ impl Waiter {
     }
 }
 
-/// Ids are consecutive numbers: they need no hashing.
-#[derive(Default)]
-pub(crate) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only u64 keys are hashed");
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        // Spreads consecutive numbers over the bits that hash tables look at.
-        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
 struct State {
-    next_id: u64,
-    pending: HashMap<u64, Pending, BuildHasherDefault<IdHasher>>,
+    pending: Entries<Pending>,
     /// Ids of plain requests, in order: their replies name none.
     plain_order: VecDeque<u64>,
     /// Entries that only the pump reads for.
@@ -135,15 +118,19 @@ pub(crate) struct Inner {
     sleepers: Mutex<Vec<Arc<Waiter>>>,
     /// How many these are, or are about to be: most of the time none, and then the lock is not worth taking.
     sleepers_count: AtomicUsize,
+    /// As many entries are pending; written under the lock of the state.
+    pending_count: AtomicUsize,
+    /// A request is in flight that has no entry, see [`Inner::call_directly`].
+    is_direct: AtomicBool,
+    is_closed: AtomicBool,
     requests_max: u32,
     request_bytes_max: u32,
 }
 
 impl Inner {
-    pub fn new(parts: Parts, first_id: u64) -> Inner {
+    pub fn new(parts: Parts) -> Inner {
         let state = State {
-            next_id: first_id,
-            pending: HashMap::default(),
+            pending: Entries::default(),
             plain_order: VecDeque::new(),
             pump_work: 0,
             pump_runs: false,
@@ -158,6 +145,9 @@ impl Inner {
             pump_wanted: Condvar::new(),
             sleepers: Mutex::default(),
             sleepers_count: AtomicUsize::new(0),
+            pending_count: AtomicUsize::new(0),
+            is_direct: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
             requests_max: parts.requests_max,
             request_bytes_max: parts.request_payload_bytes_max,
         }
@@ -165,6 +155,11 @@ impl Inner {
 
     pub fn is_plain(&self) -> bool {
         self.wire.framing != Framing::Full
+    }
+
+    pub fn is_closed(&self) -> bool {
+        // SYNC: with `fail`: what it hands out comes after this.
+        self.is_closed.load(Ordering::Acquire)
     }
 
     /// Why the connection has ended, if it has.
@@ -185,8 +180,9 @@ impl Inner {
             return Err(CallError::TooLarge(text));
         }
         let Some(mut writer) = self.writer.try_lock_for(limit) else { return Err(CallError::TimedOut) };
-        let for_pump = !matches!(pending, Pending::Waiter(_));
-        let id = self.register(pending)?;
+        let id = writer.next_id;
+        let for_pump = self.register(id, pending)?;
+        writer.next_id = id.wrapping_add(1);
         let header = Header { kind, id, payload_bytes: payload.len() as u32 };
         let sent = self.send(&mut writer, header, payload, limit);
         drop(writer);
@@ -204,30 +200,106 @@ impl Inner {
         }
     }
 
-    fn register(&self, pending: Pending) -> Result<u64, CallError> {
+    /// Makes an entry; returns whether the pump is to read for it. Called with the writer held, so that entries are made one by one.
+    fn register(&self, id: u64, pending: Pending) -> Result<bool, CallError> {
         let mut state = self.state.lock();
         if let Some(error) = &state.closed {
             return Err(error.clone());
         }
-        if state.pending.len() >= self.requests_max as usize {
+        let in_flight = state.pending.len() + usize::from(self.is_direct.load(Ordering::Relaxed));
+        if in_flight >= self.requests_max as usize {
             let text =
                 format!("{} requests of this connection are in flight, which is as many as may be", self.requests_max);
             return Err(CallError::Overloaded(text));
         }
-        let id = state.next_id;
-        state.next_id = id.wrapping_add(1);
-        state.pump_work += usize::from(is_for_pump(&pending));
-        let before = state.pending.insert(id, pending);
-        assert!(before.is_none(), "ids are not used twice within 2^64 requests");
+        let for_pump = is_for_pump(&pending);
+        self.insert(&mut state, id, pending);
         if self.wire.framing != Framing::Full {
             state.plain_order.push_back(id);
         }
-        Ok(id)
+        Ok(for_pump)
+    }
+
+    fn insert(&self, state: &mut State, id: u64, pending: Pending) {
+        state.pump_work += usize::from(is_for_pump(&pending));
+        state.pending.insert(id, pending);
+        self.pending_count.store(state.pending.len(), Ordering::Relaxed);
+    }
+
+    /// Calls through rings that nobody else uses at the moment: without an entry, a look at the clock or a copy more than it takes.
+    /// None: there is more to it, and nothing was sent.
+    pub fn call_directly(self: &Arc<Self>, payload: &[u8], limit: Duration) -> Option<CallResult> {
+        if self.wire.bells.is_none() || payload.len() as u64 > u64::from(self.request_bytes_max) || limit.is_zero() {
+            return None;
+        }
+        let mut reader = self.reader.try_lock()?;
+        let Some(id) = self.send_directly(payload) else {
+            drop(reader);
+            self.pass_on();
+            return None;
+        };
+        if let Some(reply) = reader.read_reply(&self.wire, id) {
+            self.is_direct.store(false, Ordering::Relaxed);
+            drop(reader);
+            self.pass_on();
+            return Some(Ok(reply));
+        }
+        let waiter = borrow_waiter();
+        let result = self.await_late(reader, &waiter, id, limit);
+        return_waiter(waiter);
+        Some(result)
+    }
+
+    /// Sends a request that gets no entry; its id.
+    fn send_directly(&self, payload: &[u8]) -> Option<u64> {
+        let mut writer = self.writer.try_lock()?;
+        // With the writer held no entry is added.
+        if self.pending_count.load(Ordering::Relaxed) >= self.requests_max as usize || self.is_closed() {
+            return None;
+        }
+        let id = writer.next_id;
+        let header = Header { kind: Kind::Request, id, payload_bytes: payload.len() as u32 };
+        // A fault is found again, and told, in the ordinary way.
+        if !writer.write_at_once(&self.wire, header, payload).ok()? {
+            return None;
+        }
+        self.is_direct.store(true, Ordering::Relaxed);
+        writer.next_id = id.wrapping_add(1);
+        Some(id)
+    }
+
+    /// Goes on with a call that was sent directly as with any other one.
+    fn await_late(
+        self: &Arc<Self>,
+        reader: MutexGuard<'_, Reader>,
+        waiter: &Arc<Waiter>,
+        id: u64,
+        limit: Duration,
+    ) -> CallResult {
+        {
+            let mut state = self.state.lock();
+            self.is_direct.store(false, Ordering::Relaxed);
+            if let Some(error) = &state.closed {
+                let error = error.clone();
+                drop(state);
+                drop(reader);
+                self.pass_on();
+                return Err(error);
+            }
+            self.insert(&mut state, id, Pending::Waiter(waiter.clone()));
+        }
+        let result = self.lead(reader, limit, &mut None, &mut || waiter.take());
+        self.pass_on();
+        result.unwrap_or_else(|| {
+            self.forget(id);
+            Err(CallError::TimedOut)
+        })
     }
 
     fn remove(&self, id: u64) -> Option<Pending> {
         let mut state = self.state.lock();
-        let pending = state.pending.remove(&id)?;
+        let pending = state.pending.remove(id)?;
+        self.pending_count.store(state.pending.len(), Ordering::Relaxed);
         state.pump_work -= usize::from(is_for_pump(&pending));
         Some(pending)
     }
@@ -312,12 +384,14 @@ impl Inner {
                 (error, _) => error,
             };
             state.closed = Some(error.clone());
+            self.is_closed.store(true, Ordering::Release);
             state.pump_work = 0;
+            self.pending_count.store(0, Ordering::Relaxed);
             (std::mem::take(&mut state.pending), error)
         };
         shut_down(&self.wire.socket);
         self.pump_wanted.notify_all();
-        for (_, pending) in pending {
+        for pending in pending.into_values() {
             resolve(pending, Err(error.clone()));
         }
         for sleeper in self.sleepers.lock().iter() {
@@ -342,6 +416,15 @@ impl Inner {
         }
     }
 
+    /// Hands out what has come, without waiting; nothing to do if another thread reads.
+    pub fn read_now(&self) {
+        if let Some(mut reader) = self.reader.try_lock() {
+            self.read(&mut reader, Duration::ZERO);
+            drop(reader);
+            self.pass_on();
+        }
+    }
+
     fn dispatch(&self, arrival: Arrival<'_>) {
         let (header, payload) = match arrival {
             Arrival::Frame(header, payload) => (header, Ok(payload)),
@@ -361,7 +444,7 @@ impl Inner {
                 if header.kind == Kind::End || payload.is_err() {
                     return self.resolve(header.id, payload);
                 }
-                let stream = match self.state.lock().pending.get(&header.id) {
+                let stream = match self.state.lock().pending.get_mut(header.id) {
                     Some(Pending::Stream(stream)) => Some(stream.clone()),
                     _ => None,
                 };
@@ -395,7 +478,7 @@ impl Inner {
     /// A call is given up: its answer is dropped when it comes.
     pub fn forget(self: &Arc<Self>, id: u64) {
         let mut state = self.state.lock();
-        let Some(pending) = state.pending.get_mut(&id) else { return };
+        let Some(pending) = state.pending.get_mut(id) else { return };
         let was_for_pump = is_for_pump(pending);
         let before = std::mem::replace(pending, Pending::Forgotten);
         state.pump_work += usize::from(!was_for_pump);
@@ -553,19 +636,33 @@ impl Inner {
             let mut state = self.state.lock();
             // Under the lock, so that the entry counts the same when it goes.
             let is_new = begin();
-            if is_new && state.pending.contains_key(&id) {
+            if is_new && state.pending.get_mut(id).is_some() {
                 state.pump_work += 1;
+            }
+        }
+        self.wake_pump();
+    }
+
+    /// What is submitted to a queue is from now on read by the pump.
+    pub fn watch_outcomes(self: &Arc<Self>, outcomes: &Arc<Outcomes>) {
+        {
+            let mut state = self.state.lock();
+            if outcomes.watch() {
+                let is_own = |pending: &&Pending| matches!(pending, Pending::Completion(of, _) if Arc::ptr_eq(of, outcomes));
+                let in_flight = state.pending.values().filter(is_own).count();
+                state.pump_work += in_flight;
             }
         }
         self.wake_pump();
     }
 }
 
-/// Streams are read by who waits for their items, unless they are watched.
+/// Streams and queues are read by who waits for what comes, unless they are watched.
 fn is_for_pump(pending: &Pending) -> bool {
     match pending {
         Pending::Waiter(_) => false,
         Pending::Callback(_) | Pending::Forgotten => true,
+        Pending::Completion(outcomes, _) => outcomes.is_watched(),
         Pending::Stream(stream) => stream.is_watched(),
     }
 }
@@ -574,6 +671,7 @@ fn resolve(pending: Pending, result: CallResult) {
     match pending {
         Pending::Waiter(waiter) => waiter.resolve(result),
         Pending::Callback(callback) => callback(result),
+        Pending::Completion(outcomes, token) => outcomes.push(token, result),
         Pending::Stream(stream) => stream.end(result),
         Pending::Forgotten => {}
     }

@@ -1,6 +1,7 @@
 //! The calling side: blocking calls from any number of threads, callbacks, futures, streams.
 
 mod completions;
+mod entries;
 mod future;
 mod inner;
 mod link;
@@ -92,7 +93,7 @@ impl Client {
     /// [`ConnectError`].
     pub fn connect(path: &Path, options: &ConnectOptions) -> Result<Client, ConnectError> {
         let parts = link::connect(path, options)?;
-        Ok(Client { handle: Arc::new(Handle { inner: Arc::new(Inner::new(parts, options.first_id)) }) })
+        Ok(Client { handle: Arc::new(Handle { inner: Arc::new(Inner::new(parts)) }) })
     }
 
     fn inner(&self) -> &Arc<Inner> {
@@ -104,8 +105,11 @@ impl Client {
     /// # Errors
     /// [`CallError`].
     pub fn call(&self, payload: &[u8], limit: Duration) -> CallResult {
-        let waiter = borrow_waiter();
         let inner = self.inner();
+        if let Some(result) = inner.call_directly(payload, limit) {
+            return result;
+        }
+        let waiter = borrow_waiter();
         let result = inner.request(Kind::Request, payload, Pending::Waiter(waiter.clone()), limit).and_then(|id| {
             inner.wait_until(&waiter, limit, || waiter.take()).unwrap_or_else(|| {
                 inner.forget(id);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -83,6 +83,8 @@ pub struct ClientStream {
     id: u64,
     /// Room for items, in items.
     window: u32,
+    /// Held by the thread that waits: others wait for it, not beside it.
+    turn: Mutex<()>,
 }
 
 impl std::fmt::Debug for ClientStream {
@@ -108,7 +110,7 @@ impl ClientStream {
         request.extend_from_slice(payload);
         let pending = super::inner::Pending::Stream(queue.clone());
         let id = inner.request(Kind::StreamRequest, &request, pending, limit)?;
-        Ok(ClientStream { inner: inner.clone(), queue, id, window })
+        Ok(ClientStream { inner: inner.clone(), queue, id, window, turn: Mutex::default() })
     }
 
     /// What is there now, without waiting. None: nothing yet. After the end, the end again.
@@ -134,12 +136,15 @@ impl ClientStream {
         Some(Ok(StreamItem::Item(item)))
     }
 
-    /// Waits up to `limit` for the next item, or the end.
+    /// Waits up to `limit` for the next item, or the end. Several threads may wait; each item goes to one of them.
     ///
     /// # Errors
     /// `TimedOut`, after which one may go on waiting, and whatever else ended the stream.
     pub fn next(&self, limit: Duration) -> Result<StreamItem, CallError> {
-        let next = self.inner.wait_until(&self.queue.waiter, limit, || self.try_next());
+        let started = Instant::now();
+        let Some(_turn) = self.turn.try_lock_for(limit) else { return Err(CallError::TimedOut) };
+        let left = limit.saturating_sub(started.elapsed());
+        let next = self.inner.wait_until(&self.queue.waiter, left, || self.try_next());
         next.unwrap_or(Err(CallError::TimedOut))
     }
 
