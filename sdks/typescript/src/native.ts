@@ -238,7 +238,13 @@ function rawResponder(responder: Handle<"responder">): RawResponder {
         return undefined;
       }
       let wake: (() => void) | undefined;
-      const sender = addon().respondStream(responder, () => wake?.());
+      const sender = addon().respondStream(responder, () => {
+        if (addon().senderIsCancelled(sender)) {
+          // Nobody waits for what is left of it.
+          addon().senderFinish(sender, new Uint8Array(0));
+        }
+        wake?.();
+      });
       const raw = {
         get isCancelled() {
           return addon().senderIsCancelled(sender);

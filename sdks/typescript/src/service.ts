@@ -217,6 +217,71 @@ export interface StreamResponder<R> {
 /** What a server does with one kind of request. */
 export type Command = (reader: Reader, responder: RawResponder, errorName: string) => void;
 
+/**
+ * The duty to answer one request. It knows nothing of the handler's responder, and so sees it go: a client
+ * must not wait for an answer that nobody can give any more.
+ */
+class Duty {
+  #isDone = false;
+  readonly #fail: Failure;
+
+  constructor(fail: Failure) {
+    this.#fail = fail;
+  }
+
+  /** Whether it is done by now, for the first time. */
+  done(): boolean {
+    const isFirst = !this.#isDone;
+    this.#isDone = true;
+    dropped.unregister(this);
+    return isFirst;
+  }
+
+  /** The request is answered, by this. */
+  answer(): void {
+    if (!this.done()) {
+      throw new Error("a request is answered once");
+    }
+  }
+
+  drop(): void {
+    if (this.done()) {
+      this.#fail("TN0926", "the service dropped the request without an answer");
+    }
+  }
+
+  /** Runs the handler, and answers what it cannot answer any more. */
+  run(responder: object, handle: () => void): void {
+    dropped.register(responder, this, this);
+    const failed = (error: unknown): void => {
+      const message = error instanceof Error ? error.message : String(error);
+      if (this.done()) {
+        this.#fail("TN0923", message);
+      } else {
+        process.emitWarning(`a handler failed after its answer: ${message}`);
+      }
+    };
+    try {
+      // Methods that give nothing back may be asynchronous all the same.
+      const handled: unknown = handle();
+      if (handled instanceof Promise) {
+        handled.then(() => this.drop(), failed);
+      }
+    } catch (error) {
+      failed(error);
+    }
+  }
+}
+
+/** Responders that the collector takes before they were used. */
+const dropped = new FinalizationRegistry<Duty>((duty) => duty.drop());
+
+type Failure = (code: string, message: string) => void;
+
+// Functions of their own: what a duty holds must not share a scope with the responder, which it would keep alive.
+const errorOf = (raw: RawResponder): Failure => (code, message) => raw.error(code, message);
+const failureOf = (raw: RawStreamResponder): Failure => (code, message) => raw.fail(code, message);
+
 /** A command that is answered once. */
 export function call<Q, R>(
   requestCodec: Codec<Q>,
@@ -226,10 +291,16 @@ export function call<Q, R>(
 ): Command {
   return (reader, raw, errorName) => {
     const request = finished(reader, requestCodec);
-    handle(request, {
-      ok: (response) => raw.ok(encodeResponse(responseName, responseCodec, response)),
-      error: (message) => raw.ok(encodeResponse(errorName, ErrorResponse, { message })),
-    });
+    const duty = new Duty(errorOf(raw));
+    const answer = (payload: Uint8Array): void => {
+      duty.answer();
+      raw.ok(payload);
+    };
+    const responder: Responder<R> = {
+      ok: (response) => answer(encodeResponse(responseName, responseCodec, response)),
+      error: (message) => answer(encodeResponse(errorName, ErrorResponse, { message })),
+    };
+    duty.run(responder, () => handle(request, responder));
   };
 }
 
@@ -247,14 +318,27 @@ export function stream<Q, R>(
       raw.error("TN0927", "this command is answered with a stream, which was not asked for");
       return;
     }
-    handle(request, {
+    const duty = new Duty(failureOf(inner));
+    const finish = (last: Uint8Array): void => {
+      if (duty.done()) {
+        inner.finish(last);
+      }
+    };
+    // One after the other, so that responses leave in their order and one of them at a time waits for room.
+    let sent = Promise.resolve(true);
+    const responder: StreamResponder<R> = {
       get isCancelled() {
         return inner.isCancelled;
       },
-      send: (response) => inner.send(encodeResponse(responseName, responseCodec, response)),
-      finish: () => inner.finish(new Uint8Array(0)),
-      error: (message) => inner.finish(encodeResponse(errorName, ErrorResponse, { message })),
-    });
+      send: (response) => {
+        const item = encodeResponse(responseName, responseCodec, response);
+        sent = sent.then(() => inner.send(item));
+        return sent;
+      },
+      finish: () => finish(new Uint8Array(0)),
+      error: (message) => finish(encodeResponse(errorName, ErrorResponse, { message })),
+    };
+    duty.run(responder, () => handle(request, responder));
   };
 }
 

@@ -244,7 +244,6 @@ class Connection {
         return;
       case Kind.cancel:
         this.#streams.get(frame.id)?.cancelled();
-        this.#streams.delete(frame.id);
         return;
       default:
         throw new Error(`a client does not send frames of kind ${frame.kind}`);
@@ -372,8 +371,10 @@ class StreamResponder implements RawStreamResponder {
     this.#wake?.();
   }
 
+  /** Ends the stream: nobody waits for what is left of it. */
   cancelled(): void {
     this.isCancelled = true;
+    this.finish(new Uint8Array(0));
     this.#wake?.();
   }
 }

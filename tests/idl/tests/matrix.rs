@@ -41,6 +41,10 @@ fn languages_understand_one_another() {
         }
     }
     assert_eq!(pairs, programs::PAIRS, "a pair was left out");
+    for suffix in ["sock", "shm"] {
+        let path = folder.path().join(format!("lost.{suffix}"));
+        programs.iter().for_each(|program| program.run_lost(path.to_str().expect("the path is text")));
+    }
 }
 
 fn check_pair(client: &Program, server: &Program, path: &str, corpus: &str) {

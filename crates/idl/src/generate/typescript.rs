@@ -188,7 +188,8 @@ impl Body<'_> {
     fn handler(&mut self) {
         let service = self.schema.service_pascal();
         let docs = format!("What a server of {} does.", self.schema.service);
-        self.docs(&[docs], &["Responders answer now or later; one that is never used leaves its client waiting."]);
+        let answers = ["Responders answer now or later. Who returns a promise answers before it settles:", "else the client gets an error."];
+        self.docs(&[docs], &answers);
         self.code.open(format!("export interface {service}Handler {{"));
         for command in &self.schema.commands {
             self.docs(&command.docs, &[]);

@@ -29,6 +29,8 @@ pub struct Program {
     environment: Vec<(&'static str, OsString)>,
     /// The example of the language's page, where there is one.
     example: Option<Vec<OsString>>,
+    /// A program that loses requests, where the language's runtime has to notice that itself.
+    lost: Option<Vec<OsString>>,
 }
 
 /// A server that runs.
@@ -65,6 +67,18 @@ impl Program {
         let said = String::from_utf8_lossy(&said).into_owned();
         assert!(output.status.success(), "{}: {said}", self.language);
         Some(said)
+    }
+
+    /// Runs the program that loses requests over such a path, where there is one.
+    ///
+    /// # Panics
+    /// When it fails, or takes too long.
+    pub fn run_lost(&self, path: &str) {
+        if let Some(lost) = &self.lost {
+            let mut command = Command::new(&lost[0]);
+            command.args(&lost[1..]).arg(path).envs(self.environment.iter().cloned());
+            assert_eq!(run_within(&mut command, RUN_LIMIT), "ok\n", "lost requests in {}", self.language);
+        }
     }
 
     /// Starts a server and waits until it is ready.
@@ -126,7 +140,7 @@ fn library() -> PathBuf {
 
 fn rust() -> Program {
     let command = vec![env!("CARGO_BIN_EXE_tine-idl-tests").into()];
-    Program { language: "rust", serves: true, command, environment: Vec::new(), example: None }
+    Program { language: "rust", serves: true, command, environment: Vec::new(), example: None, lost: None }
 }
 
 /// Compiles the package and the program with the type checker at its strictest.
@@ -146,7 +160,9 @@ fn typescript(folder: &Path, library: &Path) -> Program {
     fs::copy(source.join("package.json"), package.join("package.json")).expect("it can be copied");
     fs::write(folder.join("package.json"), r#"{"type": "module"}"#).expect("it can be written");
     write_generated(Language::TypeScript, &folder.join("generated"));
-    fs::copy(programs().join("typescript/echo.ts"), folder.join("echo.ts")).expect("it can be copied");
+    for program in ["echo.ts", "lost.ts"] {
+        fs::copy(programs().join("typescript").join(program), folder.join(program)).expect("it can be copied");
+    }
     write_example("typescript", "typescript", &folder.join("example.ts"));
     fs::write(folder.join("tsconfig.json"), TSCONFIG).expect("it can be written");
     tsc(&[Path::new("-p"), folder]);
@@ -156,7 +172,8 @@ fn typescript(folder: &Path, library: &Path) -> Program {
     fs::copy(library.join("libtine_ipc_node.so"), &addon).expect("it can be copied");
     let environment = vec![("TINE_IPC_ADDON", addon.into())];
     let example = Some(vec!["node".into(), folder.join("out/example.js").into()]);
-    Program { language: "typescript", serves: true, command, environment, example }
+    let lost = Some(vec!["node".into(), "--expose-gc".into(), folder.join("out/lost.js").into()]);
+    Program { language: "typescript", serves: true, command, environment, example, lost }
 }
 
 /// Compiles with every warning an error: the headers are part of other people's programs.
@@ -177,7 +194,7 @@ fn cpp(folder: &Path, library: &Path) -> Program {
     compile(&source, &example);
     let environment = vec![("LD_LIBRARY_PATH", library.into())];
     let example = Some(vec![example.into()]);
-    Program { language: "cpp", serves: true, command: vec![program.into()], environment, example }
+    Program { language: "cpp", serves: true, command: vec![program.into()], environment, example, lost: None }
 }
 
 fn zig(folder: &Path, library: &Path) -> Program {
@@ -221,7 +238,7 @@ fn zig(folder: &Path, library: &Path) -> Program {
     compile(&example_source, &example);
     let environment = vec![("LD_LIBRARY_PATH", library.into())];
     let example = Some(vec![example.into()]);
-    Program { language: "zig", serves: true, command: vec![program.into()], environment, example }
+    Program { language: "zig", serves: true, command: vec![program.into()], environment, example, lost: None }
 }
 
 fn python(folder: &Path, library: &Path) -> Program {
@@ -237,7 +254,7 @@ fn python(folder: &Path, library: &Path) -> Program {
     let example = folder.join("example.py");
     write_example("python", "python", &example);
     let example = Some(vec!["python3".into(), example.into()]);
-    Program { language: "python", serves: false, command, environment, example }
+    Program { language: "python", serves: false, command, environment, example, lost: None }
 }
 
 const TSCONFIG: &str = r#"{
@@ -246,7 +263,7 @@ const TSCONFIG: &str = r#"{
     "exactOptionalPropertyTypes": true, "noUnusedLocals": true, "noUnusedParameters": true,
     "types": ["node"], "rootDir": ".", "outDir": "out"
   },
-  "files": ["echo.ts", "example.ts"]
+  "files": ["echo.ts", "example.ts", "lost.ts"]
 }"#;
 
 /// Writes the first example of a language's page.
