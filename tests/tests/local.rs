@@ -169,25 +169,30 @@ fn rows_checkpoints_and_forks_over_shared_memory() {
 fn a_stream_brings_the_rows_and_every_change() {
     let setup = Setup::new("shm");
     let main = setup.open(&setup.database).fork;
-    setup.insert(main, &[person("Ada", 36)]).expect("inserted");
+    let before = setup.insert(main, &[person("Ada", 36)]).expect("inserted").lsn;
     let queries = vec!["SELECT * FROM person".to_owned()];
     let subscribe = TineSubscribe { fork: main, queries, json: true };
     let mut stream = setup.client.subscribe(&subscribe, 8).expect("subscribed");
     let mut next = || stream.next_within(LIMIT).expect("an item").expect("not the end");
     let first = next();
     assert!(first.initial && first.tables[0].inserts.len() == 1, "{first:?}");
+    // The stream's own connection is a commit of this module's.
+    assert_eq!(first.lsn, before + 1, "the version of the first rows");
     let checkpoint = setup.client.begin_checkpoint_within(&TineBeginCheckpoint { fork: main }, LIMIT).expect("begun");
+    let mut commits = Vec::new();
     for age in 0..20 {
-        setup.call(main, "add", json!(["Bob", age])).expect("added");
+        commits.push(setup.call(main, "add", json!(["Bob", age])).expect("added"));
     }
     for age in 0..20 {
         let item = next();
+        assert_eq!(item.lsn, commits[age as usize], "the commit that it shows");
         let row: Value = serde_json::from_slice(&item.tables[0].inserts[0]).expect("JSON");
         assert_eq!((item.initial, row["age"].as_u64()), (false, Some(age)));
     }
     let revert = TineRevertCheckpoint { fork: main, checkpoint: checkpoint.checkpoint };
-    setup.client.revert_checkpoint_within(&revert, LIMIT).expect("reverted");
+    let reverted = setup.client.revert_checkpoint_within(&revert, LIMIT).expect("reverted").lsn;
     let item = next();
+    assert_eq!(item.lsn, reverted);
     assert_eq!((item.tables[0].inserts.len(), item.tables[0].deletes.len()), (0, 20), "{item:?}");
     drop(stream);
     let wrong = TineSubscribe { fork: main, queries: vec!["SELECT * FROM nobody".to_owned()], json: true };
@@ -220,4 +225,48 @@ fn refusals_have_codes_and_leave_nothing() {
     setup.call(main, "add", json!(["Ada", 1])).expect("anybody may call");
     let refused = setup.insert(main, &[person("Bob", 1)]).expect_err("not the owner");
     assert!(message(refused).starts_with("TN0604"));
+}
+
+/// A full lane refuses at once, with a code; who came before is answered all the same, and who comes after is served.
+#[test]
+fn a_full_lane_refuses_and_goes_on() {
+    /// A lane holds 256 MiB of requests, a connection may have 128 MiB under way.
+    const CONNECTIONS: usize = 3;
+    const REQUESTS: usize = 4;
+    let setup = Setup::new("shm");
+    let clients: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let client = TineClient::connect(&setup.path).expect("connected");
+            let open = TineOpenFork { address: setup.database.clone() };
+            let fork = client.open_fork_within(&open, LIMIT).expect("opened").fork;
+            (client, fork)
+        })
+        .collect();
+    // Runs until it is stopped, so that everything behind it waits.
+    let spin = |fork| TineCallReducer { fork, reducer: "spin".to_owned(), input: b"[]".to_vec(), json: true };
+    let spins: Vec<_> = (0..2).map(|_| spin(clients[0].1)).collect();
+    let spins = spins.iter().map(|spin| clients[0].0.call_reducer(spin)).map(futures_util::future::maybe_done);
+    let rows = vec![vec![0xff; 31 << 20]];
+    let insert = |fork| TineInsert { fork, table: "person".to_owned(), rows: rows.clone(), json: false };
+    let inserts: Vec<_> = clients.iter().map(|(_, fork)| insert(*fork)).collect();
+    let inserts = clients.iter().zip(&inserts).flat_map(|((client, _), insert)| {
+        (0..REQUESTS).map(move |_| futures_util::future::maybe_done(client.insert(insert)))
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (refusals, others) = runtime.block_on(async {
+        let mut spins: Vec<_> = spins.map(Box::pin).collect();
+        for spin in &mut spins {
+            // The first poll sends it.
+            assert!(futures_util::poll!(spin).is_pending(), "it runs");
+        }
+        let answers = futures_util::future::join_all(inserts.map(|insert| async move {
+            let mut insert = Box::pin(insert);
+            insert.as_mut().await;
+            message(insert.as_mut().take_output().expect("it has ended").expect_err("no row"))
+        }));
+        let answers = tokio::time::timeout(6 * LIMIT, answers).await.expect("every request is answered");
+        answers.into_iter().partition::<Vec<_>, _>(|text| text.starts_with("TN0607"))
+    });
+    assert!(!refusals.is_empty() && others.len() >= 2 * REQUESTS, "{refusals:?} {others:?}");
+    assert_eq!(setup.count(setup.open(&setup.database).fork), 0);
 }

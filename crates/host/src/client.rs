@@ -9,6 +9,7 @@ use tine_types::protocol::ServerMessage;
 use tine_types::{AlgebraicType, ConnectionId, Identity, ProductType};
 
 use crate::CallFailure;
+use crate::worker::Head;
 
 /// Who asks for an administrative action.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +48,16 @@ pub trait ClientSink: Send + Sync {
 pub struct Delivery {
     /// The message.
     pub message: ServerMessage,
+    /// The commit of the fork that the message shows, or may depend on.
+    pub lsn: Option<Lsn>,
     /// The log position the message depends on: a confirmed connection holds it, and all behind it, until that is durable.
     pub durable: Option<DurableTicket>,
+}
+
+impl Delivery {
+    pub(crate) fn new(message: ServerMessage, head: Option<Head>) -> Delivery {
+        Delivery { message, lsn: head.map(|head| head.lsn), durable: head.map(|head| head.durable) }
+    }
 }
 
 /// Why the host closes a connection.

@@ -5,13 +5,13 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use tine_query::{Caller, Catalog, QueryError, SubscriptionIndex, SubscriptionPlan};
-use tine_store::DurableTicket;
 use tine_tables::{ChangeSet, TableId, TableRead};
 use tine_types::protocol::{QuerySetUpdate, ServerMessage, TransactionUpdate};
 
 use crate::cancel::Cancellations;
 use crate::client::{ClientInfo, ClientSink, CloseReason, Delivery};
 use crate::metrics::Metrics;
+use crate::worker::Head;
 
 /// Query sets one connection may hold: far above what applications use, low enough that bookkeeping stays small.
 pub(crate) const QUERY_SETS_PER_CLIENT_MAX: usize = 4_096;
@@ -116,12 +116,12 @@ impl Clients {
     }
 
     /// Queues a message; it goes out with [`Clients::flush`].
-    pub fn send(&mut self, key: ClientKey, message: ServerMessage, durable: Option<DurableTicket>) {
+    pub fn send(&mut self, key: ClientKey, message: ServerMessage, head: Option<Head>) {
         if let Some(client) = self.clients.get_mut(&key) {
             if client.outgoing.is_empty() {
                 self.dirty.push(key);
             }
-            client.outgoing.push(Delivery { message, durable });
+            client.outgoing.push(Delivery::new(message, head));
         }
     }
 
@@ -140,7 +140,7 @@ impl Clients {
         &mut self,
         changes: &ChangeSet,
         after: &dyn TableRead,
-        durable: DurableTicket,
+        head: Head,
         caller: Option<ClientKey>,
         metrics: &Metrics,
     ) -> Vec<QuerySetUpdate> {
@@ -171,7 +171,7 @@ impl Clients {
         }
         metrics.updates_delivered.add((for_others.len() + usize::from(!for_caller.is_empty())) as u64);
         for (client, query_sets) in for_others {
-            self.send(client, ServerMessage::TransactionUpdate(TransactionUpdate { query_sets }), Some(durable));
+            self.send(client, ServerMessage::TransactionUpdate(TransactionUpdate { query_sets }), Some(head));
         }
         for_caller
     }

@@ -68,7 +68,7 @@ impl ProcedureReply {
                     duration: TimeDuration::from_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)),
                     request_id,
                 };
-                sink.deliver(&mut vec![Delivery { message, durable: Some(head.durable) }]);
+                sink.deliver(&mut vec![Delivery::new(message, Some(head))]);
             }
             ProcedureReply::Requester(reply) => {
                 let result = result.map(value);

@@ -384,8 +384,8 @@ impl ForkWorker {
     /// Queues a reply to a client that depends on everything committed so far. Nobody is told who is gone or was never accepted.
     fn send_ordered(&mut self, key: ClientKey, message: ServerMessage) {
         if self.clients.get(key).is_some_and(|client| client.accepted) {
-            let durable = self.head().durable;
-            self.clients.send(key, message, Some(durable));
+            let head = self.head();
+            self.clients.send(key, message, Some(head));
         }
     }
 }

@@ -367,11 +367,12 @@ impl ForkWorker {
         let Some((commit, changes)) = commit else { return Vec::new() };
         let metrics = self.fork.host.metrics.clone();
         let tables = self.tables.as_ref().expect("the writer is back in its place after every request");
+        let head = Head { lsn: commit.lsn, durable: commit.durable };
         if self.views.is_empty() {
-            return self.clients.announce(changes, tables, commit.durable, caller, &metrics);
+            return self.clients.announce(changes, tables, head, caller, &metrics);
         }
         let tables = ViewTables::new(tables, &self.views);
-        self.clients.announce(changes, &tables, commit.durable, caller, &metrics)
+        self.clients.announce(changes, &tables, head, caller, &metrics)
     }
 
     /// Queues changes of views that no commit of its own has made.
@@ -379,7 +380,7 @@ impl ForkWorker {
         let metrics = self.fork.host.metrics.clone();
         let tables = self.tables.as_ref().expect("the writer is back in its place after every request");
         let tables = ViewTables::new(tables, &self.views);
-        self.clients.announce(changes, &tables, self.head.durable, None, &metrics);
+        self.clients.announce(changes, &tables, self.head, None, &metrics);
     }
 
     /// Runs a client's reducer call and queues its result.
@@ -390,8 +391,8 @@ impl ForkWorker {
         let Some(function) = module.reducers.get(reducer).filter(|function| function.callable) else {
             let timestamp = Timestamp::from_micros(self.next_timestamp(i64::MIN));
             let outcome = ReducerOutcome::InternalError(format!("no such reducer: `{reducer}`"));
-            let durable = self.head.durable;
-            self.clients.send(key, ServerMessage::ReducerResult { request_id, timestamp, outcome }, Some(durable));
+            let head = self.head;
+            self.clients.send(key, ServerMessage::ReducerResult { request_id, timestamp, outcome }, Some(head));
             return;
         };
         let executed = self.execute(
@@ -416,8 +417,8 @@ impl ForkWorker {
         };
         let message = ServerMessage::ReducerResult { request_id, timestamp: executed.timestamp, outcome };
         // A result depends on all commits before it: it may tell what the reducer read.
-        let durable = self.head.durable;
-        self.clients.send(key, message, Some(durable));
+        let head = self.head;
+        self.clients.send(key, message, Some(head));
     }
 
     /// Sends `reply` when the batch is published.

@@ -11,8 +11,8 @@ use tine_msgpack::{DecodeError, Reader, Value, Writer};
 
 /// SHA-256 of the schema: client and server compare it when they meet.
 pub const SCHEMA_HASH: SchemaHash = SchemaHash([
-    0xbe, 0x28, 0xa0, 0xbc, 0xfc, 0xd2, 0xc9, 0xe4, 0x74, 0xf2, 0xbb, 0x1a, 0x79, 0xc4, 0xdd, 0x72,
-    0xe8, 0x32, 0xa1, 0xc3, 0x80, 0x96, 0x40, 0x19, 0x9b, 0x51, 0xb2, 0x5f, 0xbb, 0x9d, 0x3f, 0x10,
+    0x06, 0x83, 0x33, 0xe7, 0x72, 0x52, 0x7b, 0x0d, 0xf4, 0x17, 0xdc, 0xfe, 0xd1, 0x4f, 0x7f, 0x51,
+    0x52, 0x2c, 0xc0, 0x7e, 0xb5, 0xc0, 0xef, 0xc6, 0xb4, 0x17, 0xec, 0x16, 0xf0, 0xe2, 0x47, 0x5e,
 ]);
 
 /// What calls of Tine are answered with when they fail.
@@ -1123,7 +1123,7 @@ impl Value for TineSyncResponse {
 }
 
 /// The rows of SQL queries, then each later commit that touches them, exactly once and in order. The first response has
-/// `initial`, and is sent also when there are no rows.
+/// `initial`, and is sent also when there are no rows. `lsn` is the commit that the response shows.
 #[allow(missing_docs)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TineSubscribe {
@@ -1163,28 +1163,33 @@ impl Value for TineSubscribe {
 #[allow(missing_docs)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TineSubscribeResponse {
+    pub lsn: Lsn,
     pub initial: bool,
     pub tables: Vec<TableChange>,
 }
 
 impl Value for TineSubscribeResponse {
     fn write(&self, writer: &mut Writer) {
-        writer.map(2);
+        writer.map(3);
+        writer.field("lsn", &self.lsn);
         writer.field("initial", &self.initial);
         writer.field("tables", &self.tables);
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut lsn = None;
         let mut initial = None;
         let mut tables = None;
         for _ in 0..reader.map()? {
             match reader.key()? {
+                b"lsn" => reader.field(&mut lsn, "lsn")?,
                 b"initial" => reader.field(&mut initial, "initial")?,
                 b"tables" => reader.field(&mut tables, "tables")?,
                 _ => reader.skip()?,
             }
         }
         Ok(Self {
+            lsn: reader.required(lsn, "lsn")?,
             initial: reader.required(initial, "initial")?,
             tables: reader.required(tables, "tables")?,
         })
@@ -1626,7 +1631,7 @@ impl TineClient {
     }
 
     /// The rows of SQL queries, then each later commit that touches them, exactly once and in order. The first response has
-    /// `initial`, and is sent also when there are no rows.
+    /// `initial`, and is sent also when there are no rows. `lsn` is the commit that the response shows.
     ///
     /// At most `credit` responses are under way before they are taken.
     ///
@@ -1713,7 +1718,7 @@ pub trait TineHandler: Send + Sync + 'static {
     fn sync(&self, request: TineSync, responder: Responder<TineSyncResponse>);
 
     /// The rows of SQL queries, then each later commit that touches them, exactly once and in order. The first response has
-    /// `initial`, and is sent also when there are no rows.
+    /// `initial`, and is sent also when there are no rows. `lsn` is the commit that the response shows.
     fn subscribe(&self, request: TineSubscribe, responder: StreamResponder<TineSubscribeResponse>);
 
     /// A connection was opened, closed or refused.

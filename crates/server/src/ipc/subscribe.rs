@@ -141,14 +141,15 @@ impl Subscription {
         }
     }
 
-    fn take(&self, message: ServerMessage) {
+    fn take(&self, Delivery { message, lsn, .. }: Delivery) {
         let (fork, json) = match &*self.out.lock() {
             Some(out) => (out.fork.clone(), out.json),
             None => return,
         };
+        let lsn = || lsn.expect("rows are those of a commit").get();
         let made = match message {
-            ServerMessage::SubscribeApplied { rows, .. } => initial(&fork, json, &rows),
-            ServerMessage::TransactionUpdate(update) => changes(&fork, json, &update),
+            ServerMessage::SubscribeApplied { rows, .. } => initial(&fork, lsn(), json, &rows),
+            ServerMessage::TransactionUpdate(update) => changes(&fork, lsn(), json, &update),
             ServerMessage::SubscriptionError { error, .. } => Err(error),
             _ => return,
         };
@@ -162,7 +163,7 @@ impl Subscription {
 impl ClientSink for Sink {
     fn deliver(&self, messages: &mut Vec<Delivery>) {
         let subscription = self.0.get().expect("set before the host knows the sink");
-        messages.drain(..).for_each(|delivery| subscription.take(delivery.message));
+        messages.drain(..).for_each(|delivery| subscription.take(delivery));
     }
 
     fn close(&self, reason: CloseReason) {
@@ -177,17 +178,17 @@ impl ClientSink for Sink {
 
 type Item = Result<(TineSubscribeResponse, usize), String>;
 
-fn initial(fork: &ForkHandle, json: bool, rows: &QueryRows) -> Item {
+fn initial(fork: &ForkHandle, lsn: u64, json: bool, rows: &QueryRows) -> Item {
     let (mut tables, mut bytes) = (Vec::new(), 0);
     for table in &rows.tables {
         let inserts = row_bytes(fork, json, &table.table, &table.rows)?;
         bytes += inserts.iter().map(Vec::len).sum::<usize>();
         tables.push(TableChange { table: table.table.to_string(), inserts, deletes: Vec::new() });
     }
-    Ok((TineSubscribeResponse { initial: true, tables }, bytes))
+    Ok((TineSubscribeResponse { lsn, initial: true, tables }, bytes))
 }
 
-fn changes(fork: &ForkHandle, json: bool, update: &TransactionUpdate) -> Item {
+fn changes(fork: &ForkHandle, lsn: u64, json: bool, update: &TransactionUpdate) -> Item {
     let (mut tables, mut bytes) = (Vec::new(), 0);
     for update in update.query_sets.iter().flat_map(|set| &set.tables) {
         let TableUpdate { table, rows, .. } = &**update;
@@ -200,7 +201,7 @@ fn changes(fork: &ForkHandle, json: bool, update: &TransactionUpdate) -> Item {
         bytes += inserts.iter().chain(&deletes).map(Vec::len).sum::<usize>();
         tables.push(TableChange { table: table.to_string(), inserts, deletes });
     }
-    Ok((TineSubscribeResponse { initial: false, tables }, bytes))
+    Ok((TineSubscribeResponse { lsn, initial: false, tables }, bytes))
 }
 
 fn row_bytes(fork: &ForkHandle, json: bool, table: &str, rows: &RowList) -> Result<Vec<Vec<u8>>, String> {
