@@ -105,7 +105,12 @@ fn typescript(folder: &Path, library: &Path) -> Program {
     std::fs::write(folder.join("package.json"), r#"{"type": "module"}"#).expect("it can be written");
     std::fs::copy(example("fork.ts"), folder.join("fork.ts")).expect("it can be copied");
     let options = ["--strict", "--noUncheckedIndexedAccess", "--target", "es2022", "--module", "nodenext"];
-    ran(tsc().args(options).args(["--types", "node"]).arg("--outDir").arg(folder.join("out")).arg(folder.join("fork.ts")));
+    ran(tsc()
+        .args(options)
+        .args(["--types", "node"])
+        .arg("--outDir")
+        .arg(folder.join("out"))
+        .arg(folder.join("fork.ts")));
     // Node takes a library for an addon by its name.
     let addon = folder.join("tine_ipc.node");
     std::fs::copy(library.join("libtine_ipc_node.so"), &addon).expect("it can be copied");

@@ -127,11 +127,6 @@ impl Inbound {
         !self.kept.is_empty() || self.large.is_some() || self.skip_bytes > 0
     }
 
-    /// Whether the next byte of the source begins a frame.
-    pub fn is_between_frames(&self) -> bool {
-        !self.is_partial()
-    }
-
     /// Frames may wait here although the source is silent.
     pub fn is_held_back(&self) -> bool {
         self.held_back

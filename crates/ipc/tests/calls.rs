@@ -171,7 +171,11 @@ fn several_threads_take_the_items_of_one_stream() {
             }
         };
         let taken = std::thread::scope(|scope| {
-            [0, 1, 2].map(|_| scope.spawn(take)).into_iter().map(|thread| thread.join().expect("no panic")).sum::<usize>()
+            [0, 1, 2]
+                .map(|_| scope.spawn(take))
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"))
+                .sum::<usize>()
         });
         assert_eq!(taken, 3_000);
     });

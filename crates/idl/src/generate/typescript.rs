@@ -188,7 +188,10 @@ impl Body<'_> {
     fn handler(&mut self) {
         let service = self.schema.service_pascal();
         let docs = format!("What a server of {} does.", self.schema.service);
-        let answers = ["Responders answer now or later. Who returns a promise answers before it settles:", "else the client gets an error."];
+        let answers = [
+            "Responders answer now or later. Who returns a promise answers before it settles:",
+            "else the client gets an error.",
+        ];
         self.docs(&[docs], &answers);
         self.code.open(format!("export interface {service}Handler {{"));
         for command in &self.schema.commands {

@@ -3,12 +3,14 @@
 //! Whoever waits for an answer and finds nobody reading becomes the *leader*: it reads, hands every answer to whom it is for, and when
 //! it has its own, passes the lead on to one of those who sleep. So a single caller talks to the wire directly. Answers that nobody
 //! waits for (callbacks, streams that are watched, calls given up) are read by the *pump*, a thread that is started when it is first
-//! needed and follows the same rules.
+//! needed and follows the same rules. A call through rings that finds nobody reading or writing is not even entered, unless its answer
+//! takes longer than a spin.
 //!
 //! Invariants:
 //! - Who holds the reader and leaves passes the lead on; a sleeper announces itself before it looks for the reader a last time. So
 //!   while anybody waits, somebody reads.
-//! - Every request has an entry until its answer came or the connection ended, and every entry is resolved exactly once.
+//! - Every request has an entry until its answer came or the connection ended, and every entry is resolved exactly once. One request
+//!   may be in flight without: that of the thread that reads.
 //! - Who cannot write because the server's side is full reads meanwhile: two full directions do not wait for each other.
 
 use std::borrow::Cow;
@@ -648,7 +650,8 @@ impl Inner {
         {
             let mut state = self.state.lock();
             if outcomes.watch() {
-                let is_own = |pending: &&Pending| matches!(pending, Pending::Completion(of, _) if Arc::ptr_eq(of, outcomes));
+                let is_own =
+                    |pending: &&Pending| matches!(pending, Pending::Completion(of, _) if Arc::ptr_eq(of, outcomes));
                 let in_flight = state.pending.values().filter(is_own).count();
                 state.pump_work += in_flight;
             }

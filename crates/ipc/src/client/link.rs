@@ -280,7 +280,7 @@ impl Reader {
     pub fn read_reply(&mut self, wire: &Wire, id: u64) -> Option<Vec<u8>> {
         let (Some(rings), Some(bells)) = (&mut self.rings, &wire.bells) else { return None };
         let RingReader { consumer, spin, has_spun, .. } = rings;
-        if !self.inbound.is_between_frames() {
+        if self.inbound.is_partial() {
             return None;
         }
         if !spin.wait(|| consumer.available() != Ok(0)) {
