@@ -12,6 +12,7 @@ pub mod browser;
 pub mod command;
 pub mod compatibility;
 pub mod history;
+pub mod http;
 pub mod keep;
 pub mod npm;
 pub mod raw_socket;

@@ -1,6 +1,7 @@
 //! Every HTTP route of the client protocol, with who asks, its status and its body: one table, worked off from top to bottom.
 
 use serde_json::{Value, json};
+use tine_tests::http::send;
 use tine_tests::server::{TestServer, single_file};
 
 /// Who asks.
@@ -100,8 +101,7 @@ impl Setup {
         let listed = server.publish("listed", &single_file(MODULE));
         let foreign = server.publish("foreign", &single_file(MODULE));
         let owner_identity = {
-            let shown = send(&server, "GET", "/v1/database/listed", &[], b"");
-            let shown: Value = serde_json::from_str(&shown.1).expect("JSON");
+            let shown = send(&server, "GET", "/v1/database/listed", &[], b"").json();
             shown["owner_identity"]["__identity__"].as_str().expect("an identity")[2..].to_owned()
         };
         let database = listed.published.database_identity;
@@ -119,48 +119,32 @@ impl Setup {
         if !content_type.is_empty() {
             headers.push(("content-type", content_type));
         }
-        let (found, text, reply) = send(&self.server, method, &format!("/v1{path}"), &headers, body.as_bytes());
-        let case = format!("{method} {path} by {who:?} with {:.60}: {found} {text:.400}", body);
-        assert_eq!(found, status, "{case}");
+        let reply = send(&self.server, method, &format!("/v1{path}"), &headers, body.as_bytes());
+        let case = format!("{method} {path} by {who:?} with {:.60}: {} {:.400}", body, reply.status, reply.body);
+        assert_eq!(reply.status, status, "{case}");
+        let text = &reply.body;
         let is_right = match &expected {
             Anything => true,
             Empty => text.is_empty(),
-            Text(expected) => text == *expected,
+            Text(expected) => text == expected,
             Contains(expected) => text.contains(expected),
-            Json(expected) => serde_json::from_str(&text).is_ok_and(|found| matches(expected, &found)),
+            Json(expected) => serde_json::from_str(text).is_ok_and(|found| matches(expected, &found)),
         };
         assert!(is_right, "{case}\nexpected {expected:?}");
-        assert_eq!(reply("access-control-allow-origin").as_deref(), Some("*"), "{case}");
+        assert_eq!(reply.header("access-control-allow-origin"), Some("*"), "{case}");
         let is_identified = path.starts_with("/database") && !path.contains("/route") && who != Forger && status != 405;
         if is_identified {
-            assert_eq!(reply("spacetime-identity").map(|identity| identity.len()), Some(64), "{case}");
-            assert!(reply("spacetime-identity-token").is_some(), "{case}");
+            assert_eq!(reply.header("spacetime-identity").map(str::len), Some(64), "{case}");
+            assert!(reply.header("spacetime-identity-token").is_some(), "{case}");
         }
-        if (400..600).contains(&status) && status != 530 && !path.contains("/route") {
-            assert!(reply("tine-error").is_some_and(|code| code.starts_with("TN")), "{case}");
+        if (400..600).contains(&status) && !path.contains("/route") {
+            assert!(reply.header("tine-error").is_some_and(|code| code.starts_with("TN")), "{case}");
         }
     }
 
     fn check_all(&self, cases: Vec<Case>) {
         cases.into_iter().for_each(|case| self.check(case));
     }
-}
-
-type Header = Box<dyn Fn(&str) -> Option<String>>;
-
-/// Status, text and headers of a reply.
-fn send(server: &TestServer, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String, Header) {
-    let config = ureq::Agent::config_builder().http_status_as_error(false).allow_non_standard_methods(true);
-    let agent = ureq::Agent::new_with_config(config.max_redirects(0).build());
-    let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", server.url()));
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let mut response = agent.run(request.body(body.to_vec()).expect("a request")).expect("a reply");
-    let text = response.body_mut().read_to_string().expect("a body of text");
-    let headers = response.headers().clone();
-    let header = move |name: &str| Some(headers.get(name)?.to_str().ok()?.to_owned());
-    (response.status().as_u16(), text, Box::new(header))
 }
 
 fn case(
@@ -202,7 +186,7 @@ fn identities() {
         case("PUT", format!("/energy/{owner}"), Owner, empty, 405, Anything),
     ]);
     let malformed = send(&setup.server, "GET", "/v1/database/listed", &[("authorization", "Basic abc")], b"");
-    assert_eq!((malformed.0, malformed.1.as_str()), (400, "Authorization is invalid: malformed token"));
+    assert_eq!((malformed.status, malformed.body.as_str()), (400, "Authorization is invalid: malformed token"));
 }
 
 #[test]
