@@ -242,9 +242,9 @@ fn a_full_lane_refuses_and_goes_on() {
             (client, fork)
         })
         .collect();
-    // Runs until it is stopped, so that everything behind it waits.
+    // Each runs until it is stopped, so that everything behind them waits for several seconds.
     let spin = |fork| TineCallReducer { fork, reducer: "spin".to_owned(), input: b"[]".to_vec(), json: true };
-    let spins: Vec<_> = (0..2).map(|_| spin(clients[0].1)).collect();
+    let spins: Vec<_> = (0..4).map(|_| spin(clients[0].1)).collect();
     let spins = spins.iter().map(|spin| clients[0].0.call_reducer(spin)).map(futures_util::future::maybe_done);
     let rows = vec![vec![0xff; 31 << 20]];
     let insert = |fork| TineInsert { fork, table: "person".to_owned(), rows: rows.clone(), json: false };
