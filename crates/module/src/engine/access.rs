@@ -17,6 +17,7 @@ pub(super) enum OpenTables<'a> {
 }
 
 /// Rows that are read one after the other.
+#[expect(clippy::large_enum_variant)] // One per scan: a box would cost more than the room.
 pub(super) enum Rows<'a> {
     Here(RowCursor<'a>),
     /// Rows with their lengths, all of them.
