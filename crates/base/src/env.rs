@@ -107,6 +107,15 @@ pub trait Env: Send + Sync + 'static {
         thread.join()
     }
 
+    /// Blocks the calling thread until another unparks it ([`std::thread::Thread::unpark`]), the time is over, or for no
+    /// reason at all: callers look again at what they wait for.
+    fn park(&self, timeout: Option<Duration>) {
+        match timeout {
+            None => std::thread::park(),
+            Some(timeout) => std::thread::park_timeout(timeout),
+        }
+    }
+
     /// Blocks the calling thread.
     fn sleep(&self, duration: Duration);
 

@@ -219,6 +219,10 @@ impl Env for FaultEnv {
         self.inner.join(thread)
     }
 
+    fn park(&self, timeout: Option<Duration>) {
+        self.inner.park(timeout);
+    }
+
     fn sleep(&self, duration: Duration) {
         self.inner.sleep(duration);
     }

@@ -218,6 +218,14 @@ pub enum ForkError {
         /// The one that was to stay.
         fork: ForkId,
     },
+    /// The version that a durable fork was to be made from is older than what is kept, so a restart could not find it.
+    #[error("the version is not retained any more: the oldest of fork {fork} that is has LSN {oldest}")]
+    NotRetained {
+        /// The fork of the version.
+        fork: ForkId,
+        /// Its oldest LSN that is kept.
+        oldest: Lsn,
+    },
     /// The fork does not exist, or the store cannot write.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -230,7 +238,62 @@ impl ForkError {
             ForkError::NameTaken(_) => "TN0220",
             ForkError::NameTooLong { .. } => "TN0221",
             ForkError::CannotReplace { .. } => "TN0222",
+            ForkError::NotRetained { .. } => "TN0240",
             ForkError::Store(error) => error.code(),
+        }
+    }
+}
+
+/// Why a version's name could not be given or taken back.
+#[derive(Clone, Debug, Error)]
+pub enum NameError {
+    /// Another version has that name.
+    #[error("the name {0:?} is taken by another version")]
+    Taken(String),
+    /// The name is longer than the log's format takes.
+    #[error("a name of {bytes} bytes is over the limit of {limit}")]
+    TooLong {
+        /// Size asked for.
+        bytes: usize,
+        /// The most a name may have.
+        limit: usize,
+    },
+    /// There is no room for another name.
+    #[error("{limit} versions have names, no more can")]
+    TooMany {
+        /// The most there may be.
+        limit: usize,
+    },
+    /// Versions of ephemeral forks are gone at the next opening, and so would be the name.
+    #[error("fork {0} is ephemeral, so its versions cannot be kept")]
+    NotDurable(ForkId),
+    /// The version is older than what is kept.
+    #[error("the version is not retained any more: the oldest of fork {fork} that is has LSN {oldest}")]
+    NotRetained {
+        /// The fork of the version.
+        fork: ForkId,
+        /// Its oldest LSN that is kept.
+        oldest: Lsn,
+    },
+    /// No version has that name.
+    #[error("no version has the name {0:?}")]
+    NoSuchName(String),
+    /// The fork does not exist, or the store cannot write.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl NameError {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            NameError::Taken(_) => "TN0223",
+            NameError::TooLong { .. } => "TN0221",
+            NameError::TooMany { .. } => "TN0224",
+            NameError::NotDurable(_) => "TN0225",
+            NameError::NotRetained { .. } => "TN0240",
+            NameError::NoSuchName(_) => "TN0226",
+            NameError::Store(error) => error.code(),
         }
     }
 }

@@ -40,20 +40,23 @@ mod view;
 mod writer;
 
 pub use diff::{CONFLICTS_MAX, Conflict, Diff, Difference, MergePolicy, Resolution, merge_changes};
-pub use error::{Fault, ForkError, HistoryError, LogError, MergeError, OpenError, Poison, StoreError, WriteError};
+pub use error::{
+    Fault, ForkError, HistoryError, LogError, MergeError, NameError, OpenError, Poison, StoreError, WriteError,
+};
 pub use history::VersionAt;
 pub use ids::{CheckpointId, DurableTicket, ForkId, KeyspaceId, Lsn, Version};
 pub use images::{
     ImageCheck, ImageError, ImageObjects, ImageReport, ObjectError, ObjectInfo, Objects, RemoteObjects, check_images,
-    check_images_with_progress, image_objects,
+    check_images_with_progress, copy_images, delete_images, image_objects,
 };
 pub use log::{LogFile, LogReader, LogRecord, LogRecordKind, Operation};
 pub use options::{
-    Durability, ForkInfo, ForkOptions, ImagePlace, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats,
+    Durability, ForkInfo, ForkOptions, ImagePlace, NamedVersion, RecoveryProgress, RecoveryReport, StoreOptions,
+    StoreStats,
 };
 pub use page::{ChildRef, PAGE_BYTES, PAGE_HEADER_BYTES, PageId, PageKind, RunRef, Stamp};
 pub use read::{Cursor, Direction, Read, Snapshot, ValueRef};
-pub use store::{FORK_NAME_BYTES_MAX, Store};
+pub use store::{FORK_NAME_BYTES_MAX, NAMED_VERSIONS_MAX, Store};
 pub use versions::PageCheck;
 pub use view::{ImageSummary, StoreView};
 pub use writer::{Change, Commit, KEY_BYTES_MAX, Savepoint, VALUE_BYTES_MAX, Writer};

@@ -1,11 +1,13 @@
 //! What a store is opened with and what it tells about itself.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::ids::{DurableTicket, ForkId, Lsn, Version};
-use crate::images::Objects;
+use crate::images::{ImageError, Objects, RemoteObjects};
+use crate::store::{IMAGES_DIRECTORY, Named};
 
 /// How to open a store.
 #[derive(Clone, Debug)]
@@ -29,9 +31,10 @@ pub struct StoreOptions {
     /// Bytes of log after which the state is imaged again, if it did not grow so large that a longer log is in
     /// proportion; see [`Store::image`](crate::Store::image).
     pub image_bytes: u64,
-    /// About how much memory pages may take that are read from images, in bytes. If the images have more, what is read
-    /// goes through a file without a name in the store's directory, and memory beyond this is given back.
-    pub image_memory_bytes: u64,
+    /// About how much memory pages may take, in bytes. What is written beyond it lies in a file without a name in the
+    /// store's directory, and what is read from images goes through that file if they have more: the system takes the
+    /// memory of such pages when it is short of some, and brings them back.
+    pub memory_bytes: u64,
     /// How long what images no longer need stays there, in microseconds, for those who are reading it.
     pub image_age_micros: i64,
     /// Addresses reserved for pages, in bytes: as large as the state can become. Costs nothing until it is used. The
@@ -42,7 +45,7 @@ pub struct StoreOptions {
 impl StoreOptions {
     /// Segments from 1 MiB (a small database stays small on disk) to 64 MiB (few files, cheap to scan). A history
     /// of seven days or 10 GiB of log. At most 4,096 older versions at hand: an hour of one a second, or, thinned
-    /// out, one in three minutes of the whole window. They may take 256 MiB. Pages of images may
+    /// out, one in three minutes of the whole window. They may take 256 MiB. Pages may
     /// take half of the memory. Images after 32 MiB of log, which are applied
     /// again in half a second. Room for four times the memory that the machine has.
     pub fn new(directory: impl Into<PathBuf>) -> StoreOptions {
@@ -56,7 +59,7 @@ impl StoreOptions {
             pin_bytes_max: 256 << 20,
             images: ImagePlace::Directory,
             image_bytes: 32 << 20,
-            image_memory_bytes: crate::arena::memory_bytes() / 2,
+            memory_bytes: crate::arena::memory_bytes() / 2,
             image_age_micros: 3_600 * 1_000_000,
             reservation_bytes: 4 * crate::arena::memory_bytes(),
         }
@@ -64,7 +67,7 @@ impl StoreOptions {
 }
 
 /// Where images are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub enum ImagePlace {
     /// In the directory `images` beside the log.
     #[default]
@@ -75,6 +78,33 @@ pub enum ImagePlace {
     Objects(Arc<dyn Objects>),
     /// There are none: opening replays the whole log, and no segment is ever deleted.
     Nowhere,
+}
+
+impl ImagePlace {
+    /// The objects of the place that a store in `directory` has; `None` if it has none.
+    ///
+    /// # Errors
+    /// The place cannot be one.
+    pub fn objects(&self, directory: &Path) -> Result<Option<Arc<dyn Objects>>, ImageError> {
+        Ok(Some(match self {
+            ImagePlace::Directory => Arc::new(RemoteObjects::directory(&directory.join(IMAGES_DIRECTORY))?),
+            ImagePlace::Url(url, settings) => Arc::new(RemoteObjects::url(url, settings.clone())?),
+            ImagePlace::Objects(objects) => Arc::clone(objects),
+            ImagePlace::Nowhere => return Ok(None),
+        }))
+    }
+}
+
+impl fmt::Debug for ImagePlace {
+    /// Without the settings of a bucket, which are secret.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ImagePlace::Directory => formatter.write_str("Directory"),
+            ImagePlace::Url(url, _) => formatter.debug_tuple("Url").field(url).finish_non_exhaustive(),
+            ImagePlace::Objects(objects) => formatter.debug_tuple("Objects").field(objects).finish(),
+            ImagePlace::Nowhere => formatter.write_str("Nowhere"),
+        }
+    }
 }
 
 /// Whether a fork outlives the process.
@@ -115,6 +145,24 @@ pub struct ForkInfo {
     pub created_at_micros: i64,
     /// When it is to be dropped, in microseconds since the Unix epoch.
     pub expires_at_micros: Option<i64>,
+}
+
+/// A version with a name; see [`Store::name_version`](crate::Store::name_version).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedVersion {
+    /// Its name.
+    pub name: String,
+    /// Which version; its fork may be gone.
+    pub version: Version,
+    /// Time of its last commit in microseconds since the Unix epoch; 0 if there is none.
+    pub timestamp_micros: i64,
+}
+
+impl NamedVersion {
+    pub(crate) fn of(name: &str, named: &Named) -> NamedVersion {
+        let (version, timestamp_micros) = (named.version, named.state.timestamp_micros);
+        NamedVersion { name: name.to_owned(), version, timestamp_micros }
+    }
 }
 
 /// How far recovery is; see [`Store::open_with_progress`](crate::Store::open_with_progress).

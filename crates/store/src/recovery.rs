@@ -27,6 +27,7 @@ use crate::log::{
 };
 use crate::options::{RecoveryProgress, RecoveryReport};
 use crate::read::{ApplyError, Published, apply};
+use crate::store::{Named, Names};
 use crate::versions::Pages;
 
 /// Bytes of log between two reports of progress: often enough for a person, rarely enough to cost nothing.
@@ -35,6 +36,7 @@ const PROGRESS_BYTES: u64 = 4 << 20;
 /// The state at the end of the log.
 pub(crate) struct Recovered {
     pub(crate) forks: BTreeMap<ForkId, RecoveredFork>,
+    pub(crate) names: Names,
     /// No fork number from here on was ever used.
     pub(crate) next_fork: ForkId,
     /// The first keyspace that is not allocated; 2^32 if all are.
@@ -117,10 +119,13 @@ pub(crate) fn recover(
         while let Some(frame) = scanner.next_frame()? {
             for_each_record(&frame, &mut |sequence, record| {
                 let known = base.is_some_and(|base| sequence <= base.manifest.sequence);
-                if let RecordRef::ForkCreated { parent: Some(parent), .. } = record
-                    && !known
-                {
-                    origins.push(parent);
+                match record {
+                    RecordRef::ForkCreated { parent: Some(version), .. } | RecordRef::VersionNamed { version, .. }
+                        if !known =>
+                    {
+                        origins.push(version);
+                    }
+                    _ => {}
                 }
                 Ok(())
             })?;
@@ -161,6 +166,7 @@ pub(crate) fn recover(
     };
     Ok(Recovered {
         forks: replay.forks,
+        names: replay.names,
         next_fork: replay.next_fork,
         next_keyspace: replay.next_keyspace,
         tail,
@@ -196,11 +202,13 @@ fn first_segment(
     }
 }
 
-/// Has forks start from older images where others were made from versions before their newest. Says whether it had to.
+/// Has forks start from older images where others were made from versions before their newest, or these got names. Named
+/// versions in the images are there without that. Says whether it had to.
 fn start_earlier(base: Option<&ImageBase<'_>>, origins: &[Version], starts: &mut Starts) -> Result<bool, OpenError> {
     let Some(base) = base else { return Ok(false) };
     let mut earlier = false;
-    for origin in origins {
+    let is_named = |origin: &Version| base.manifest.named.iter().any(|(_, image)| image.version == *origin);
+    for origin in origins.iter().filter(|origin| !is_named(origin)) {
         let Some(start) = starts.get_mut(&origin.fork).filter(|start| start.version.lsn > origin.lsn) else { continue };
         let mut images = base.manifest.images.iter();
         let older = images.rfind(|image| image.version.fork == origin.fork && image.version.lsn <= origin.lsn);
@@ -252,7 +260,8 @@ struct Replay<'a> {
     retention: &'a Retention,
     pages: &'a Arc<Pages>,
     forks: BTreeMap<ForkId, RecoveredFork>,
-    /// Versions that forks further on start from.
+    names: Names,
+    /// Versions that forks further on start from, and those that get names.
     origins: HashMap<Version, Origin>,
     /// Of every fork there was: one may start from one that is gone.
     lineages: HashMap<ForkId, Arc<Lineage>>,
@@ -270,7 +279,7 @@ struct Replay<'a> {
 
 #[derive(Default)]
 struct Origin {
-    /// Forks made from it that were not replayed yet.
+    /// Forks made from it, and names given to it, that were not replayed yet.
     uses: u32,
     state: Option<Published>,
 }
@@ -281,6 +290,7 @@ impl<'a> Replay<'a> {
             retention,
             pages,
             forks: BTreeMap::new(),
+            names: Names::new(),
             origins: HashMap::new(),
             lineages: HashMap::new(),
             next_fork: ForkId::MAIN,
@@ -313,6 +323,19 @@ impl<'a> Replay<'a> {
                 offset: 0,
                 detail: detail.to_owned(),
             })?;
+        }
+        for (name, image) in &manifest.named {
+            let state = self.import(base, image)?;
+            if let Some(origin) = self.origins.get_mut(&image.version) {
+                origin.state = Some(state.clone());
+            }
+            let lineage = self.lineages.get(&image.version.fork).ok_or_else(|| ImageError::Corrupt {
+                object: format!("manifest {}", manifest.number),
+                offset: 0,
+                detail: format!("the named version {} is of a fork that never was", image.version),
+            })?;
+            let named = Named { version: image.version, state, lineage: Arc::clone(lineage) };
+            self.names.insert(name.as_str().into(), named);
         }
         for entry in &manifest.forks {
             let start = starts.get(&entry.fork).expect("every fork of a manifest has an image, which was checked");
@@ -397,6 +420,17 @@ impl<'a> Replay<'a> {
             }
             RecordRef::ForkIdsReserved { end } => self.next_fork = self.next_fork.max(end),
             RecordRef::Call { .. } => {}
+            RecordRef::VersionNamed { version, name } => {
+                let state = self.take_origin(version).ok_or("a version has a name and does not exist")?;
+                let lineage = self.lineages.get(&version.fork).ok_or(NO_SUCH_FORK)?;
+                let named = Named { version, state, lineage: Arc::clone(lineage) };
+                if self.names.insert(name.into(), named).is_some() {
+                    return Err("two versions have one name");
+                }
+            }
+            RecordRef::VersionNameForgotten { name } => {
+                self.names.remove(name).ok_or("a name is given up that no version has")?;
+            }
         }
         Ok(())
     }

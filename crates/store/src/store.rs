@@ -1,7 +1,7 @@
 //! The store: its forks, their names, and the log they share.
 //!
 //! Locks, in the order in which they may be taken: `admin` (creating, naming, dropping forks), a fork's
-//! `dropped`, the log queue's, `table`, a fork's `published`. `table` is never held while anything waits, so readers and
+//! `dropped`, the log queue's, `table`, `names` or a fork's `published`. `table` is never held while anything waits, so readers and
 //! writers that look a fork up are never held up by a full log queue.
 
 use std::path::{Path, PathBuf};
@@ -16,19 +16,22 @@ use tine_base::{Env, EnvFile, OpenMode};
 use crate::error::{ForkError, LogError, OpenError, Poison, StoreError};
 use crate::history::Retention;
 use crate::ids::{DurableTicket, ForkId, KeyspaceId, Version};
-use crate::images::{Catalog, ImageError, ImagePager, ImageReport, Images, Manifest, Objects, RemoteObjects};
+use crate::images::{Catalog, ImageError, ImagePager, ImageReport, Images, Manifest};
 use crate::log::{LogBegin, LogQueue, LogReader, LogWriter, QUEUE_BYTES_MAX, RecordRef, SegmentSizes};
-use crate::options::{ForkInfo, ImagePlace, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
+use crate::options::{ForkInfo, RecoveryProgress, RecoveryReport, StoreOptions, StoreStats};
 use crate::page::PAGE_BYTES;
 use crate::read::Snapshot;
 use crate::recovery::{ImageBase, recover};
 use crate::versions::{PageCheck, Pages};
 use crate::writer::Writer;
 
+mod names;
 mod shared;
 mod table;
 mod versions;
 
+pub use names::NAMED_VERSIONS_MAX;
+pub(crate) use names::{Named, Names};
 pub(crate) use shared::Shared;
 use table::{Entry, Table};
 
@@ -44,7 +47,7 @@ pub(crate) const LOG_WAIT_MAX: Duration = Duration::from_secs(60);
 
 const LOCK_FILE: &str = "LOCK";
 pub(crate) const LOG_DIRECTORY: &str = "log";
-const IMAGES_DIRECTORY: &str = "images";
+pub(crate) const IMAGES_DIRECTORY: &str = "images";
 const MAIN_NAME: &str = "main";
 
 /// A store with branches; see the [crate]. Clones are handles to the same store, which closes with the last
@@ -77,13 +80,10 @@ impl Store {
             .map_err(|source| OpenError::Io { path: log_directory.clone(), source })?;
         let lock_file = lock(&*env, &options.directory)?;
         let retention = Retention::new(&options);
-        let pages = Pages::reserve(options.reservation_bytes).map_err(|source| {
-            let path = PathBuf::from("the reservation of addresses for pages");
-            OpenError::Io { path, source }
-        })?;
+        let pages = reserve_pages(&options, &env)?;
         let place = open_images(&options)?;
         let newest = place.as_ref().map(Catalog::newest).transpose()?.flatten();
-        let pager = place.as_ref().map(|place| open_pager(place, newest.as_ref(), &options, &*env));
+        let pager = place.as_ref().map(|place| open_pager(place, newest.as_ref(), &options, &pages));
         if let Some(pager) = &pager {
             pager.add(newest.as_ref().map_or(&[], |newest| &newest.packs));
             pages.arena.set_pager(Box::new(Arc::clone(pager)));
@@ -107,10 +107,11 @@ impl Store {
             return Err(OpenError::Corrupt { file: log_directory, offset: 32, detail });
         }
         let places = std::mem::take(&mut recovered.places);
-        let queue = Arc::new(LogQueue::new(chain.next_sequence, places, log_writer));
+        let queue = Arc::new(LogQueue::new(Arc::clone(&env), chain.next_sequence, places, log_writer));
         let log_thread = spawn_log_thread(&*env, &queue)?;
-        let images =
-            place.zip(pager).map(|(place, pager)| Images::new(place, pager, newest.unwrap_or_default(), &options));
+        let images = place
+            .zip(pager)
+            .map(|(place, pager)| Images::new(place, pager, newest.unwrap_or_default(), &options, &*env));
         let shared = Arc::new(Shared {
             env,
             queue,
@@ -123,6 +124,7 @@ impl Store {
             lock_file: Mutex::new(Some(lock_file)),
             admin: Mutex::new(()),
             table: RwLock::new(Table::new(recovered.next_fork)),
+            names: Mutex::new(std::mem::take(&mut recovered.names)),
             next_keyspace: Mutex::new(recovered.next_keyspace),
             report: recovered.report,
         });
@@ -395,28 +397,32 @@ fn check_name(name: &str) -> Result<(), ForkError> {
     Ok(())
 }
 
-/// Pages are brought through a file if they may become more than the memory for them.
+/// Where pages will lie: in memory up to the budget, behind it in a file without a name in the store's directory.
+pub(crate) fn reserve_pages(options: &StoreOptions, env: &Arc<dyn Env>) -> Result<Arc<Pages>, OpenError> {
+    let (env, directory) = (Arc::clone(env), options.directory.clone());
+    let make = Box::new(move || env.open_unnamed(&directory));
+    Pages::reserve(options.reservation_bytes, options.memory_bytes, make).map_err(|source| {
+        let path = PathBuf::from("the reservation of addresses for pages");
+        OpenError::Io { path, source }
+    })
+}
+
+/// Pages are brought through the file if they may become more than the memory for them.
 pub(crate) fn open_pager(
     place: &Catalog,
     newest: Option<&Manifest>,
     options: &StoreOptions,
-    env: &dyn Env,
+    pages: &Pages,
 ) -> Arc<ImagePager> {
-    let pages: u64 = newest.map_or(0, |newest| newest.packs.iter().map(|pack| u64::from(pack.pages)).sum());
-    let is_large = pages * PAGE_BYTES as u64 > options.image_memory_bytes;
+    let imaged: u64 = newest.map_or(0, |newest| newest.packs.iter().map(|pack| u64::from(pack.pages)).sum());
+    let is_large = imaged * PAGE_BYTES as u64 > options.memory_bytes;
     // Without such a file, pages stay in memory once they were read.
-    let file = is_large.then(|| env.open_unnamed(&options.directory).ok()).flatten();
-    Arc::new(ImagePager::new(place.shared_objects(), file, options.image_memory_bytes))
+    let file = is_large.then(|| pages.arena.backing_file()).flatten();
+    Arc::new(ImagePager::new(place.shared_objects(), file, options.memory_bytes))
 }
 
 pub(crate) fn open_images(options: &StoreOptions) -> Result<Option<Catalog>, ImageError> {
-    let objects: Arc<dyn Objects> = match &options.images {
-        ImagePlace::Directory => Arc::new(RemoteObjects::directory(&options.directory.join(IMAGES_DIRECTORY))?),
-        ImagePlace::Url(url, settings) => Arc::new(RemoteObjects::url(url, settings.clone())?),
-        ImagePlace::Objects(objects) => Arc::clone(objects),
-        ImagePlace::Nowhere => return Ok(None),
-    };
-    Ok(Some(Catalog::new(objects)))
+    Ok(options.images.objects(&options.directory)?.map(Catalog::new))
 }
 
 /// Makes the directories of a new store, durably up to the store's own.

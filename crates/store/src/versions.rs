@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, MakeFile};
 use crate::draft::{Draft, EditError};
 use crate::ids::KeyspaceId;
 use crate::overlay::Overlay;
@@ -114,9 +114,9 @@ impl Pages {
         })
     }
 
-    /// Reserves addresses for that many bytes.
-    pub(crate) fn reserve(bytes: u64) -> io::Result<Arc<Pages>> {
-        Ok(Pages::new(Arena::reserve(bytes)?))
+    /// Reserves addresses for that many bytes, of which about `memory_bytes` are in memory and the others in a file.
+    pub(crate) fn reserve(bytes: u64, memory_bytes: u64, make: MakeFile) -> io::Result<Arc<Pages>> {
+        Ok(Pages::new(Arena::reserve_within(bytes, memory_bytes, make)?))
     }
 
     /// A stamp above all others.

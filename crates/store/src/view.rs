@@ -2,7 +2,8 @@
 //!
 //! The log is scanned first, as [`LogReader`] does, up to its last frame that is there completely. What is before that
 //! never changes, so recovery then runs on the files cut off there, whatever is appended meanwhile. Only segments that
-//! become superfluous can vanish under the reader; then everything is read again from newer images.
+//! become superfluous can vanish, under the reader or before it comes to the log; then everything is read again from the
+//! newer images that made them so.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,16 +16,15 @@ use tine_base::{Env, EnvFile, OpenMode};
 use crate::error::OpenError;
 use crate::history::Retention;
 use crate::ids::{ForkId, KeyspaceId, Version};
-use crate::images::Manifest;
+use crate::images::{Catalog, Manifest};
 use crate::log::{LogFile, LogReader};
-use crate::options::{Durability, ForkInfo, RecoveryProgress, RecoveryReport, StoreOptions};
+use crate::options::{Durability, ForkInfo, NamedVersion, RecoveryProgress, RecoveryReport, StoreOptions};
 use crate::read::{Published, Read, Snapshot};
 use crate::recovery::{ImageBase, recover};
-use crate::store::{LOG_DIRECTORY, open_images, open_pager};
-use crate::versions::Pages;
+use crate::store::{LOG_DIRECTORY, open_images, open_pager, reserve_pages};
 
-/// How often files that vanish are read anew. Images are far apart, so a second time is rare.
-const ATTEMPTS_MAX: usize = 4;
+/// How often everything is read anew because there are newer images. These are far apart, so a second time is rare.
+const ATTEMPTS_MAX: usize = 16;
 
 /// The state of a store as its files have it.
 pub struct StoreView {
@@ -38,6 +38,8 @@ pub struct StoreView {
     pub images: Option<ImageSummary>,
     /// What was replayed.
     pub recovery: RecoveryReport,
+    /// The named versions, by name.
+    pub named: Vec<NamedVersion>,
     forks: Vec<(ForkInfo, Snapshot)>,
 }
 
@@ -66,12 +68,21 @@ impl StoreView {
         env: &Arc<dyn Env>,
         progress: &mut dyn FnMut(RecoveryProgress),
     ) -> Result<StoreView, OpenError> {
+        let place = open_images(options)?;
+        let newest = || Ok::<_, OpenError>(place.as_ref().map(Catalog::newest).transpose()?.flatten());
         let mut attempts = 1;
         loop {
-            match StoreView::read(options, env, progress) {
-                Err(OpenError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound && attempts < ATTEMPTS_MAX =>
-                {
+            // Before the log: it has everything behind these images, unless newer ones come meanwhile.
+            let images = newest()?;
+            let number = images.as_ref().map(|images| images.number);
+            match StoreView::read(options, env, place.as_ref(), images, progress) {
+                // A segment vanishes after the images that made it superfluous came, be these the ones read or newer.
+                Err(error) if attempts < ATTEMPTS_MAX => {
+                    let is_gone = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
+                    let vanished = matches!(&error, OpenError::Io { source, .. } if is_gone(source));
+                    if !vanished && newest()?.map(|images| images.number) == number {
+                        return Err(error);
+                    }
                     attempts += 1;
                 }
                 result => return result,
@@ -82,12 +93,11 @@ impl StoreView {
     fn read(
         options: &StoreOptions,
         env: &Arc<dyn Env>,
+        place: Option<&Catalog>,
+        newest: Option<Manifest>,
         progress: &mut dyn FnMut(RecoveryProgress),
     ) -> Result<StoreView, OpenError> {
         let log_directory = options.directory.join(LOG_DIRECTORY);
-        let place = open_images(options)?;
-        // Before the log: it has everything behind these images, whatever is imaged meanwhile.
-        let newest = place.as_ref().map(|place| place.newest()).transpose()?.flatten();
         let mut reader = LogReader::open(&log_directory, Arc::clone(env))?;
         let (mut first_record, mut last_record) = (0, 0);
         for record in reader.by_ref() {
@@ -96,11 +106,8 @@ impl StoreView {
         }
         let log = reader.files()?;
         let cut: Arc<dyn Env> = Arc::new(CutEnv { inner: Arc::clone(env), files: log.clone() });
-        let pages = Pages::reserve(options.reservation_bytes).map_err(|source| {
-            let path = PathBuf::from("the reservation of addresses for pages");
-            OpenError::Io { path, source }
-        })?;
-        let pager = place.as_ref().map(|place| open_pager(place, newest.as_ref(), options, &*cut));
+        let pages = reserve_pages(options, &cut)?;
+        let pager = place.map(|place| open_pager(place, newest.as_ref(), options, &pages));
         if let Some(pager) = &pager {
             pager.add(newest.as_ref().map_or(&[], |newest| &newest.packs));
             pages.arena.set_pager(Box::new(Arc::clone(pager)));
@@ -123,7 +130,9 @@ impl StoreView {
             (info, Snapshot::new(Version { fork: id, lsn: head.lsn }, head))
         });
         let images = newest.as_ref().map(ImageSummary::of);
-        Ok(StoreView { log, first_record, last_record, images, recovery: recovered.report, forks: forks.collect() })
+        let named = recovered.names.iter().map(|(name, named)| NamedVersion::of(name, named)).collect();
+        let (recovery, forks) = (recovered.report, forks.collect());
+        Ok(StoreView { log, first_record, last_record, images, recovery, named, forks })
     }
 
     /// The durable forks, by number. A fork's head is the last commit that the log has.

@@ -3,10 +3,18 @@
 //! A page must never move, since readers hold slices of it, and nobody knows how large a store becomes. So a store
 //! reserves more addresses than it will ever need, without access, and opens them from the start as it grows. Neither
 //! costs memory before the first touch.
+//!
+//! What lies behind the memory budget is not memory of the process but a mapped file without a name: the kernel writes
+//! such pages to disk and takes their memory whenever it needs some, under readers and writers, and brings the same bytes
+//! back. Pages that are in use never wait for a disk that is full, since room in the file is made before they are.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::page::PAGE_BYTES;
 
@@ -26,6 +34,27 @@ pub(super) struct Memory {
     reserved_bytes: usize,
     /// Where it is from: a mapping, or in tests the heap, whose owner tools know.
     kind: Kind,
+    /// What lies behind the budget, if there is one.
+    backing: Option<Backing>,
+}
+
+/// Makes a file without a name.
+pub(crate) type MakeFile = Box<dyn Fn() -> io::Result<File> + Send + Sync>;
+
+/// The part that a file holds.
+struct Backing {
+    /// Where it begins.
+    from_bytes: usize,
+    make: MakeFile,
+    file: Mutex<BackingFile>,
+}
+
+/// A store that stays small never makes one.
+enum BackingFile {
+    NotNeeded,
+    Made(Arc<File>),
+    /// There cannot be one here: everything stays in memory.
+    Unavailable,
 }
 
 enum Kind {
@@ -61,7 +90,7 @@ impl Memory {
                         unsafe { libc::munmap(mapping.add(start).as_ptr().cast(), bytes) };
                     }
                 }
-                return Ok(Memory { base, reserved_bytes, kind: Kind::Mapped });
+                return Ok(Memory { base, reserved_bytes, kind: Kind::Mapped, backing: None });
             }
             let error = io::Error::last_os_error();
             if reserved_bytes / 2 < bytes_min {
@@ -77,7 +106,35 @@ impl Memory {
         let layout = std::alloc::Layout::from_size_align(bytes, PAGE_BYTES).expect("a sensible size");
         // SAFETY: the layout has a size above zero.
         let base = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).expect("memory for a test");
-        Memory { base, reserved_bytes: bytes, kind: Kind::Heap(layout) }
+        Memory { base, reserved_bytes: bytes, kind: Kind::Heap(layout), backing: None }
+    }
+
+    /// Has a file hold what lies behind `budget_bytes`. Before anything is opened.
+    pub(super) fn back_with(&mut self, budget_bytes: usize, make: MakeFile) {
+        let block = if budget_bytes >= HUGE_FROM_BYTES { HUGE_BYTES } else { PAGE_BYTES };
+        let from_bytes = budget_bytes.min(self.reserved_bytes).next_multiple_of(block).max(PAGE_BYTES);
+        self.backing = Some(Backing { from_bytes, make, file: Mutex::new(BackingFile::NotNeeded) });
+    }
+
+    /// Where the part begins that a file holds, and the file, which is made now if it was not needed before.
+    pub(super) fn backing(&self) -> Option<(usize, Arc<File>)> {
+        let backing = self.backing.as_ref()?;
+        let mut file = backing.file.lock();
+        if matches!(*file, BackingFile::NotNeeded) {
+            *file = match (backing.make)() {
+                Ok(made) => BackingFile::Made(Arc::new(made)),
+                Err(_) => BackingFile::Unavailable,
+            };
+        }
+        match &*file {
+            BackingFile::Made(file) => Some((backing.from_bytes, Arc::clone(file))),
+            _ => None,
+        }
+    }
+
+    /// Whether a file holds what ends at `end_bytes`.
+    pub(super) fn is_backed(&self, end_bytes: usize) -> bool {
+        self.backing.as_ref().is_some_and(|backing| end_bytes > backing.from_bytes) && self.backing().is_some()
     }
 
     pub(super) fn base(&self) -> *mut u8 {
@@ -101,6 +158,17 @@ impl Memory {
             target = target.next_multiple_of(HUGE_BYTES);
         }
         let target = target.min(self.reserved_bytes);
+        let backed_from = if self.is_backed(target) { self.backing().map_or(target, |(from, _)| from) } else { target };
+        if open_bytes < backed_from {
+            self.open_anonymous(open_bytes, backed_from)?;
+        }
+        if backed_from < target {
+            self.open_backed(open_bytes.max(backed_from), target)?;
+        }
+        Ok(target)
+    }
+
+    fn open_anonymous(&self, open_bytes: usize, target: usize) -> io::Result<()> {
         // SAFETY: the range lies inside of the mapping, which this value owns.
         let (start, length) = (unsafe { self.base().add(open_bytes) }, target - open_bytes);
         // SAFETY: it was not accessible, so no reference points there, and opening it changes no content.
@@ -118,10 +186,49 @@ impl Memory {
                 }
             }
         }
-        Ok(target)
+        Ok(())
     }
 
-    /// Gives memory back to the system; the range reads as zeros afterwards.
+    /// Opens a part that the file holds. It gets no room on the disk yet.
+    fn open_backed(&self, start: usize, end: usize) -> io::Result<()> {
+        let (_, file) = self.backing().expect("the range is backed");
+        // As long as what is mapped: access behind the end of a file would kill the process.
+        if file.metadata()?.len() < end as u64 {
+            file.set_len(end as u64)?;
+        }
+        // SAFETY: inside of the reservation.
+        let address = unsafe { self.base().add(start) };
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
+        let offset = libc::off_t::try_from(start).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        // SAFETY: it replaces a part of this value's mapping that was not accessible, so nobody refers to it.
+        let mapped = unsafe { libc::mmap(address.cast(), end - start, access, flags, file.as_raw_fd(), offset) };
+        if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Makes room on the disk for a range that the file holds, so that writing to it cannot fail.
+    pub(super) fn make_room(&self, start: usize, bytes: usize) -> io::Result<()> {
+        let (_, file) = self.backing().expect("the range is backed");
+        let (Ok(start), Ok(bytes)) = (libc::off_t::try_from(start), libc::off_t::try_from(bytes)) else {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        };
+        // SAFETY: a system call on an open file, without pointers.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), start, bytes) } {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+
+    /// Takes the memory of what the file holds, up to `open_bytes`; it comes back from the file.
+    pub(super) fn give_back_backed(&self, open_bytes: usize) {
+        if !self.is_backed(open_bytes) {
+            return;
+        }
+        let from = self.backing().map_or(open_bytes, |(from, _)| from);
+        // SAFETY: the range is inside of the mapping, and shared mappings of a file keep their content.
+        unsafe { libc::madvise(self.base().add(from).cast(), open_bytes - from, libc::MADV_DONTNEED) };
+    }
+
+    /// Gives memory back to the system; the range reads as zeros afterwards, or as it was where a file holds it.
     ///
     /// # Safety
     /// The range is open and nobody refers to it.

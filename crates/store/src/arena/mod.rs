@@ -8,8 +8,9 @@
 //! - *Frozen* pages are read by anyone who holds a version that reaches them, and changed by nobody. They are freed when
 //!   no version reaches them ([`crate::versions`]).
 //! - A page that was allocated and not yet published is its *owner's*, who alone reads and changes it.
-//! - The memory of a frozen page goes away and comes back (eviction) only with identical content, and only by means
-//!   that keep slices valid or while nobody reads; see [`Arena::evict`].
+//! - The memory of a page goes away and comes back (eviction) only with identical content, and only by means that keep
+//!   slices valid or while nobody reads: of those behind the memory budget, which a file holds, at any time
+//!   ([`memory`]); see also [`Arena::evict`].
 //!
 //! Every access names the birth it expects. A page with another one is either absent, and then the [`Pager`] brings it,
 //! or damaged, and then the access is a [`Fault`].
@@ -27,6 +28,7 @@ use crate::error::Fault;
 use crate::page::{
     BIRTH, ChildRef, Edit, PAGE_BYTES, PAGE_HEADER_BYTES, PageBytes, PageId, PageKind, RunRef, Stamp, View,
 };
+pub(crate) use memory::MakeFile;
 use memory::Memory;
 use pool::{GIVE_BACK_PAGES_MIN, Pool};
 
@@ -36,6 +38,9 @@ const EMERGENCY_SHARE: u32 = 64;
 
 /// The least reservation in pages: one step of growth.
 const PAGES_MIN: usize = 256;
+
+/// Pages that the file behind the budget gets room for at a time: one call to the system per megabyte.
+const BACKED_PAGES: u32 = 256;
 
 /// Free single pages that keep their memory: what is freed now is mostly used again soon.
 const WARM_PAGES_MIN: usize = 1024;
@@ -100,6 +105,8 @@ pub(crate) struct Arena {
     open_pages: AtomicU32,
     /// Pages there may be, with page 0, which is none.
     limit: u32,
+    /// About as much memory as pages may take.
+    memory_bytes: u64,
     pager: OnceLock<Box<dyn Pager>>,
     /// Places that images have: first page and number of pages.
     images: Mutex<Vec<(u32, u32)>>,
@@ -146,9 +153,23 @@ impl Arena {
             drafted: AtomicU64::new(0),
             open_pages: AtomicU32::new(0),
             limit,
+            memory_bytes: u64::MAX,
             pager: OnceLock::new(),
             images: Mutex::default(),
         }
+    }
+
+    /// [`Arena::reserve`], where only about `memory_bytes` of the pages are memory of the process. The others lie in a file.
+    pub(crate) fn reserve_within(bytes: u64, memory_bytes: u64, make: MakeFile) -> io::Result<Arena> {
+        let mut arena = Arena::reserve(bytes)?;
+        arena.memory.back_with(usize::try_from(memory_bytes).unwrap_or(usize::MAX / 2), make);
+        arena.memory_bytes = memory_bytes;
+        Ok(arena)
+    }
+
+    /// The file of the pages that have no memory of the process, if there can be one. Each has the offset of its place.
+    pub(crate) fn backing_file(&self) -> Option<std::sync::Arc<std::fs::File>> {
+        self.memory.backing().map(|(_, file)| file)
     }
 
     /// Whoever brings absent pages; set once.
@@ -315,7 +336,7 @@ impl Arena {
         }
     }
 
-    /// Takes the memory of clean pages away. They read as absent from now on.
+    /// Takes the memory of clean pages away. They read as absent from now on, or as they were if a file holds them.
     ///
     /// # Safety
     /// The pages are in an image, their state says so, and nobody reads them or holds a slice of them.
@@ -367,7 +388,7 @@ impl Arena {
         let before = into.len();
         let result = (0..count).try_for_each(|_| {
             let used = pool.take_used();
-            into.push(used.map_or_else(|| self.take_fresh(&mut pool, 1), Ok)?);
+            into.push(used.map_or_else(|| self.take_fresh(&mut pool, 1, true), Ok)?);
             Ok(())
         });
         self.drafted.fetch_add((into.len() - before) as u64, Ordering::Relaxed);
@@ -381,15 +402,19 @@ impl Arena {
         let used = if pages == 1 { pool.take_used() } else { pool.take_extent(pages) };
         let id = match used {
             Some(id) => id,
-            None => self.take_fresh(&mut pool, pages)?,
+            None => self.take_fresh(&mut pool, pages, true)?,
         };
         self.drafted.fetch_add(u64::from(pages), Ordering::Relaxed);
         Ok(id)
     }
 
-    /// Hands out consecutive places to an image, for as long as the arena lives.
+    /// Hands out consecutive places to an image, for as long as the arena lives. They were never used: what a freed page
+    /// left would be taken for the page of the image if their births are the same.
     pub(crate) fn allocate_images(&self, pages: u32) -> Result<PageId, ArenaFull> {
-        let id = self.allocate_run(pages, false)?;
+        let mut pool = self.pool.lock();
+        self.check_room(&pool, pages, false)?;
+        let id = self.take_fresh(&mut pool, pages, false)?;
+        self.drafted.fetch_add(u64::from(pages), Ordering::Relaxed);
         self.images.lock().push((id.get(), pages));
         Ok(id)
     }
@@ -434,8 +459,13 @@ impl Arena {
         if u64::from(left) < u64::from(pages) + u64::from(kept) { Err(ArenaFull) } else { Ok(()) }
     }
 
-    fn take_fresh(&self, pool: &mut Pool, pages: u32) -> Result<PageId, ArenaFull> {
-        let end = pool.fresh.checked_add(pages).filter(|end| *end <= self.limit).ok_or(ArenaFull)?;
+    /// Pages that were never used; `written` if the caller is going to write to them.
+    fn take_fresh(&self, pool: &mut Pool, pages: u32, written: bool) -> Result<PageId, ArenaFull> {
+        let mut end = pool.fresh.checked_add(pages).filter(|end| *end <= self.limit).ok_or(ArenaFull)?;
+        let backed = written && self.memory.is_backed(end as usize * PAGE_BYTES);
+        if backed {
+            end = end.max(pool.fresh.saturating_add(BACKED_PAGES).min(self.limit));
+        }
         let end_bytes = end as usize * PAGE_BYTES;
         if end_bytes > pool.open_bytes {
             pool.open_bytes = self.memory.open(pool.open_bytes, end_bytes).map_err(|_| ArenaFull)?;
@@ -443,7 +473,20 @@ impl Arena {
             // SYNC: pairs with the loads in `birth_of` and `run`.
             self.open_pages.store(open_pages, Ordering::Release);
         }
-        Ok(PageId::new(std::mem::replace(&mut pool.fresh, end)))
+        let first = pool.fresh;
+        if backed {
+            let start_bytes = first as usize * PAGE_BYTES;
+            self.memory.make_room(start_bytes, end_bytes - start_bytes).map_err(|_| ArenaFull)?;
+            // Writers are faster than whoever trims: what they fill is given back as it grows.
+            pool.backed_bytes += (end_bytes - start_bytes) as u64;
+            if pool.backed_bytes > self.memory_bytes / 2 {
+                pool.backed_bytes = 0;
+                self.memory.give_back_backed(pool.open_bytes);
+            }
+            pool.warm.extend((first + pages..end).rev().map(PageId::new));
+        }
+        pool.fresh = end;
+        Ok(PageId::new(first))
     }
 
     /// Takes back pages and runs of versions, which no version reaches any more.
@@ -498,8 +541,18 @@ impl Arena {
         }
     }
 
-    /// Gives the memory of most free pages back to the system.
+    /// Gives the memory of the pages in the file back, if these may have more than all may take. Whoever goes through all
+    /// pages calls this on the way.
+    pub(crate) fn trim_backed(&self) {
+        let open_bytes = self.pool.lock().open_bytes;
+        if open_bytes as u64 / 2 > self.memory_bytes {
+            self.memory.give_back_backed(open_bytes);
+        }
+    }
+
+    /// Gives the memory of most free pages back to the system, and that of pages in the file.
     pub(crate) fn trim(&self) {
+        self.trim_backed();
         let mut pool = self.pool.lock();
         let allocated = (pool.fresh - 1 - pool.free_pages()) as usize;
         let keep = WARM_PAGES_MIN.max(allocated / 4);

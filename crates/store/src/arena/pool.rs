@@ -24,6 +24,8 @@ pub(super) struct Pool {
     pub(super) fresh: u32,
     /// Up to where memory is open, in bytes.
     pub(super) open_bytes: usize,
+    /// Bytes handed out in the file behind the budget since its memory was given back.
+    pub(super) backed_bytes: u64,
 }
 
 impl Pool {
@@ -36,6 +38,7 @@ impl Pool {
             extent_pages: 0,
             fresh: PageId::NONE.get() + 1,
             open_bytes: 0,
+            backed_bytes: 0,
         }
     }
 

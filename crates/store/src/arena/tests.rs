@@ -140,3 +140,66 @@ fn surplus_memory_is_given_back() {
     assert_eq!(take(&arena, 10_000).len(), 10_000);
     assert_eq!(arena.stats().free, 0);
 }
+
+/// An arena of which most lies in a file.
+fn backed(memory_bytes: u64) -> Arena {
+    Arena::reserve_within(64 << 20, memory_bytes, Box::new(tempfile::tempfile)).expect("address space")
+}
+
+#[test]
+fn pages_behind_the_budget_lie_in_a_file() {
+    for memory_bytes in [0, 16 * PAGE_BYTES as u64, 10 << 20] {
+        let arena = backed(memory_bytes);
+        let ids = take(&arena, 5000);
+        for (number, id) in ids.iter().enumerate() {
+            // SAFETY: the page was just handed out.
+            let page = unsafe { arena.edit(*id) };
+            Edit::format(page, 0, Stamp::new(number as u64 + 1));
+            page[2000..].fill(number as u8);
+        }
+        let run = RunRef { id: arena.allocate_run(300, false).expect("room"), length: 1_000_000, birth: Stamp::new(9) };
+        let value: Vec<u8> = (0..1_000_000_u32).map(|at| (at / 7) as u8).collect();
+        // SAFETY: the run was just handed out.
+        unsafe { arena.write_run(run, &value) };
+        let held = arena.bytes(ids[4000], 1);
+        for _ in 0..2 {
+            arena.memory.give_back_backed(arena.pool.lock().open_bytes);
+            for (number, id) in ids.iter().enumerate() {
+                let view = arena.page(ChildRef { id: *id, birth: Stamp::new(number as u64 + 1) }).expect("there");
+                assert!(view.bytes()[2000..].iter().all(|byte| *byte == number as u8));
+            }
+            assert!(arena.run(run).expect("there") == value);
+        }
+        assert!(held[2000..].iter().all(|byte| *byte == 4000_usize as u8), "a slice stays what it was");
+        let length = arena.backing_file().expect("a file").metadata().expect("facts").len();
+        assert!(length >= 5300 * PAGE_BYTES as u64, "{length}");
+        // Handed out again as pages of memory are.
+        arena.free(ids.iter().map(|id| (*id, 1)).chain([(run.id, 300)]));
+        arena.trim();
+        assert_eq!((arena.stats().allocated, take(&arena, 5000).len()), (0, 5000));
+    }
+}
+
+#[test]
+fn without_a_file_everything_stays_in_memory() {
+    let make = Box::new(|| Err(io::ErrorKind::Unsupported.into()));
+    let arena = Arena::reserve_within(64 << 20, 0, make).expect("address space");
+    for id in take(&arena, 3000) {
+        // SAFETY: the page was just handed out.
+        unsafe { arena.edit(id) }.fill(3);
+    }
+    assert!(arena.backing_file().is_none());
+}
+
+/// What a freed run left is not taken for a page of an image.
+#[test]
+fn places_of_images_were_never_used() {
+    for arena in arenas() {
+        let run = RunRef { id: arena.allocate_run(5, false).expect("room"), length: 20_000, birth: Stamp::new(7) };
+        // SAFETY: the run was just handed out.
+        unsafe { arena.write_run(run, &[7; 20_000]) };
+        arena.free([(run.id, 5)]);
+        let place = arena.allocate_images(5).expect("room");
+        assert!(arena.bytes(place, 5).iter().all(|byte| *byte == 0));
+    }
+}

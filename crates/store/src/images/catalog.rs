@@ -63,7 +63,8 @@ impl Catalog {
     }
 
     /// Makes this writer the one of the place: commits what the newest manifest says, or `first` in a new place, under
-    /// a new epoch and as the writer of `first`. Returns the manifest that is the newest now.
+    /// a new epoch and as the writer of `first`. Returns the manifest that is the newest now. A writer that did so and
+    /// did not hear of it is the one already.
     pub(crate) fn take_over(&self, first: &Manifest) -> Result<Manifest, ImageError> {
         let mut name = String::new();
         for _ in 0..TAKE_OVERS_MAX {
@@ -73,6 +74,9 @@ impl Catalog {
                 let object = self.objects.address(&manifest_name(manifest.number));
                 let detail = "the images are another store's".to_owned();
                 return Err(ImageError::Corrupt { object, offset: 0, detail });
+            }
+            if manifest.number > 0 && manifest.writer == first.writer {
+                return Ok(manifest);
             }
             manifest.number += 1;
             manifest.epoch += 1;
@@ -142,7 +146,7 @@ mod tests {
     #[test]
     fn a_writer_that_was_replaced_cannot_commit() {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let first = Manifest { store_id: [1; 16], sequence: 5, ..Manifest::default() };
+        let first = Manifest { store_id: [1; 16], sequence: 5, writer: 1, ..Manifest::default() };
         let (old, new) = (catalog(&directory), catalog(&directory));
         assert_eq!(old.newest().expect("empty"), None);
         let mut of_old = old.take_over(&first).expect("the first writer");
@@ -150,7 +154,7 @@ mod tests {
         of_old.number += 1;
         of_old.sequence = 6;
         old.commit(&mut of_old).expect("nobody else");
-        let of_new = new.take_over(&first).expect("takes over");
+        let of_new = new.take_over(&Manifest { writer: 2, ..first.clone() }).expect("takes over");
         assert_eq!((of_new.number, of_new.epoch, of_new.sequence), (3, 2, 6));
         of_old.number += 1;
         assert_eq!(old.commit(&mut of_old).expect_err("replaced").code(), "TN0264");
@@ -158,7 +162,7 @@ mod tests {
         of_old.number = 2;
         assert_eq!(old.commit(&mut of_old).expect_err("replaced").code(), "TN0264");
         assert_eq!(new.newest().expect("readable"), Some(of_new));
-        let foreign = Manifest { store_id: [2; 16], ..Manifest::default() };
+        let foreign = Manifest { store_id: [2; 16], writer: 9, ..Manifest::default() };
         assert_eq!(new.take_over(&foreign).expect_err("another store's").code(), "TN0262");
     }
 
@@ -179,12 +183,55 @@ mod tests {
         assert_eq!(old.commit(&mut late).expect_err("replaced").code(), "TN0264");
     }
 
+    /// A place of which no answer comes back: neither that of creating nor that of looking whether it was done.
+    #[derive(Debug)]
+    struct Silent(RemoteObjects);
+
+    impl Objects for Silent {
+        fn create(&self, name: &str, content: Bytes) -> Result<(), ObjectError> {
+            self.0.create(name, content)?;
+            Err(ObjectError::Timeout)
+        }
+
+        fn read(&self, _name: &str, _range: Option<std::ops::Range<u64>>) -> Result<Bytes, ObjectError> {
+            Err(ObjectError::Timeout)
+        }
+
+        fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, ObjectError> {
+            self.0.list(folder)
+        }
+
+        fn delete(&self, _name: &str) -> Result<(), ObjectError> {
+            Err(ObjectError::Timeout)
+        }
+
+        fn address(&self, name: &str) -> String {
+            self.0.address(name)
+        }
+    }
+
+    /// Taking over was done, and both answers that would have said so were lost: the next try finds that it was this
+    /// writer, and does not take the place over from itself.
+    #[test]
+    fn a_writer_does_not_take_over_from_itself() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let silent = Catalog::new(Arc::new(Silent(RemoteObjects::directory(directory.path()).expect("place"))));
+        let first = Manifest { writer: 7, ..Manifest::default() };
+        assert_eq!(silent.take_over(&first).expect_err("no answer").code(), "TN0261");
+        let heard = catalog(&directory);
+        let taken = heard.take_over(&first).expect("it is the writer");
+        assert_eq!((taken.number, taken.epoch, taken.writer), (1, 1, 7));
+        let other = heard.take_over(&Manifest { writer: 8, ..Manifest::default() }).expect("takes over");
+        assert_eq!((other.number, other.epoch, other.writer), (2, 2, 8));
+        assert_eq!(heard.take_over(&first).expect("takes over again").number, 3);
+    }
+
     #[test]
     fn writers_that_take_over_at_once_have_epochs_of_their_own() {
         let directory = &tempfile::tempdir().expect("temporary directory");
         let mut epochs = std::thread::scope(|scope| {
             let task = |writer| {
-                let first = Manifest { writer, ..Manifest::default() };
+                let first = Manifest { writer: writer + 1, ..Manifest::default() };
                 catalog(directory).take_over(&first).expect("in the end").epoch
             };
             let tasks: Vec<_> = (0..8_u64).map(|writer| scope.spawn(move || task(writer))).collect();

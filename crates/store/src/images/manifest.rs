@@ -16,11 +16,13 @@
 //! | forks | count, then of each: fork, name, created at (8 bytes), parent or not, expiry or not |
 //! | gone | count, then of each: a fork that is no more and that others were made from, parent or not |
 //! | images | count, then of each: fork, lsn, commit time (8 bytes), sequence, stamp, root |
+//! | named | count, then of each: name, and the fields of an image; missing in format 1 |
 //!
 //! *Sequence* of the manifest: forks, their names and the numbers given out are as of this log record. Sequence of an
 //! image: all commits of its fork up to this log record are in it.
 //!
-//! Roots are listed once however many versions share them, which idle forks do.
+//! Roots are listed once however many versions share them, which idle forks do. *Images* are of the forks that are alive,
+//! and the log leads on from each; *named* versions may be older than the log, and of forks that are no more.
 
 use bytes::Bytes;
 
@@ -30,7 +32,9 @@ use crate::ids::{ForkId, KeyspaceId, Lsn, Version};
 use crate::log::{BadRecord, Input, put_bytes, put_number};
 use crate::page::Stamp;
 
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
+/// The format without named versions, which is read as one that has none.
+const FORMAT_WITHOUT_NAMES: u32 = 1;
 pub(crate) const MANIFESTS_FOLDER: &str = "manifests";
 
 const MAGIC: [u8; 8] = *b"TINEIMGS";
@@ -58,6 +62,8 @@ pub(crate) struct Manifest {
     pub(crate) gone: Vec<(ForkId, Option<Version>)>,
     /// By fork and LSN.
     pub(crate) images: Vec<ImageEntry>,
+    /// By name.
+    pub(crate) named: Vec<(String, ImageEntry)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +186,11 @@ impl Manifest {
         }
         put_number(&mut out, self.images.len() as u64);
         self.images.iter().for_each(|image| image.encode(&mut out));
+        put_number(&mut out, self.named.len() as u64);
+        for (name, image) in &self.named {
+            put_bytes(&mut out, name.as_bytes());
+            image.encode(&mut out);
+        }
         let rest = out.len() - HEAD_BYTES;
         out[0..8].copy_from_slice(&MAGIC);
         out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -197,8 +208,9 @@ impl Manifest {
         if head[0..8] != MAGIC {
             return Err(ManifestError::Corrupt(0, "the head is damaged"));
         }
-        if number(8) != FORMAT_VERSION {
-            return Err(ManifestError::Format(number(8)));
+        let format = number(8);
+        if format != FORMAT_VERSION && format != FORMAT_WITHOUT_NAMES {
+            return Err(ManifestError::Format(format));
         }
         let rest = &bytes[HEAD_BYTES..];
         if head[16..24] != (rest.len() as u64).to_le_bytes() {
@@ -208,7 +220,7 @@ impl Manifest {
             return Err(ManifestError::Corrupt(12, "the manifest does not have its checksum"));
         }
         let mut input = Input(rest);
-        let manifest = Manifest::decode_fields(&mut input);
+        let manifest = Manifest::decode_fields(&mut input, format);
         let offset = (bytes.len() - input.0.len()) as u64;
         match manifest {
             Ok(manifest) if input.0.is_empty() => manifest.check().map_err(|detail| ManifestError::Corrupt(0, detail)),
@@ -217,7 +229,7 @@ impl Manifest {
         }
     }
 
-    fn decode_fields(input: &mut Input<'_>) -> Result<Manifest, BadRecord> {
+    fn decode_fields(input: &mut Input<'_>, format: u32) -> Result<Manifest, BadRecord> {
         Ok(Manifest {
             number: input.number()?,
             epoch: input.number()?,
@@ -236,6 +248,10 @@ impl Manifest {
             forks: list(input, ForkEntry::decode)?,
             gone: list(input, |input| Ok((input.fork()?, input.option(Input::version)?)))?,
             images: list(input, ImageEntry::decode)?,
+            named: match format {
+                FORMAT_WITHOUT_NAMES => Vec::new(),
+                _ => list(input, |input| Ok((input.text()?.to_owned(), ImageEntry::decode(input)?)))?,
+            },
         })
     }
 
@@ -254,11 +270,15 @@ impl Manifest {
         if self.roots.iter().any(|root| root.windows(2).any(|pair| pair[0].keyspace >= pair[1].keyspace)) {
             return Err("the keyspaces of a root are not in order");
         }
-        if self.images.iter().any(|image| image.root >= self.roots.len() || image.stamp > self.stamp) {
+        let mut all = self.images.iter().chain(self.named.iter().map(|(_, image)| image));
+        if all.any(|image| image.root >= self.roots.len() || image.stamp > self.stamp) {
             return Err("an image has no root");
         }
         if self.images.windows(2).any(|pair| pair[0].version >= pair[1].version) {
             return Err("the images are not in order");
+        }
+        if self.named.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
+            return Err("the named versions are not in order");
         }
         if self.forks.windows(2).any(|pair| pair[0].fork >= pair[1].fork) {
             return Err("the forks are not in order");
@@ -397,6 +417,13 @@ mod tests {
                     root: number as usize,
                 })
                 .collect(),
+            named: (0..count)
+                .map(|number| {
+                    let version = Version { fork: fork(number * 7), lsn: Lsn::new(seed) };
+                    let (timestamp_micros, sequence, stamp, root) = (9, seed, Stamp::new(1), number as usize);
+                    (format!("name {number:02}"), ImageEntry { version, timestamp_micros, sequence, stamp, root })
+                })
+                .collect(),
         }
     }
 
@@ -440,19 +467,36 @@ mod tests {
     #[test]
     fn fields_must_fit_together() {
         type Break = fn(&mut Manifest);
-        let broken: [(&str, Break); 6] = [
+        let broken: [(&str, Break); 8] = [
             ("packs", |manifest| manifest.packs.swap(0, 1)),
             ("missing pack", |manifest| manifest.packs.clear()),
             ("page behind a pack", |manifest| manifest.packs.iter_mut().for_each(|pack| pack.pages = 40)),
             ("images", |manifest| manifest.images.swap(0, 1)),
             ("root", |manifest| manifest.images[0].root = 99),
             ("forks", |manifest| manifest.forks.swap(0, 1)),
+            ("names", |manifest| manifest.named.swap(0, 1)),
+            ("root of a name", |manifest| manifest.named[2].1.root = 99),
         ];
         for (what, break_it) in broken {
             let mut manifest = sample(1, 4);
             break_it(&mut manifest);
             assert!(matches!(Manifest::decode(&manifest.encode()), Err(ManifestError::Corrupt(0, _))), "{what}");
         }
+    }
+
+    #[test]
+    fn manifests_from_before_there_were_names_are_read() {
+        let manifest = Manifest { named: Vec::new(), ..sample(5, 3) };
+        let mut bytes = manifest.encode().to_vec();
+        assert_eq!(bytes.pop(), Some(0), "no names");
+        bytes[8..12].copy_from_slice(&FORMAT_WITHOUT_NAMES.to_le_bytes());
+        let rest = (bytes.len() - HEAD_BYTES) as u64;
+        bytes[16..24].copy_from_slice(&rest.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[16..]);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Manifest::decode(&bytes), Ok(manifest));
+        bytes[8] = 3;
+        assert_eq!(Manifest::decode(&bytes), Err(ManifestError::Format(3)));
     }
 
     #[test]

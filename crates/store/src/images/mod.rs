@@ -16,7 +16,9 @@ pub use error::ImageError;
 pub use objects::{ObjectError, ObjectInfo, Objects};
 pub use remote::RemoteObjects;
 pub use round::ImageReport;
-pub use verify::{ImageCheck, ImageObjects, check_images, check_images_with_progress, image_objects};
+pub use verify::{
+    ImageCheck, ImageObjects, check_images, check_images_with_progress, copy_images, delete_images, image_objects,
+};
 
 pub(crate) use catalog::Catalog;
 pub(crate) use manifest::{ForkEntry, ImageEntry, Manifest};

@@ -45,7 +45,7 @@ pub(crate) struct ImagePager {
 
 /// The file that places show, each page at the offset that it has in the arena.
 struct Cache {
-    file: File,
+    file: Arc<File>,
     budget_bytes: u64,
     /// Bytes brought since memory was dropped.
     brought_bytes: AtomicU64,
@@ -61,7 +61,7 @@ struct Pack {
 
 impl ImagePager {
     /// Brings pages from `objects`; with a file, through it, and keeps about `budget_bytes` of them in memory.
-    pub(crate) fn new(objects: Arc<dyn Objects>, file: Option<File>, budget_bytes: u64) -> ImagePager {
+    pub(crate) fn new(objects: Arc<dyn Objects>, file: Option<Arc<File>>, budget_bytes: u64) -> ImagePager {
         let cache = file.map(|file| Cache { file, budget_bytes, brought_bytes: AtomicU64::new(0) });
         ImagePager { cache, objects, packs: Mutex::default(), loading: Mutex::default() }
     }

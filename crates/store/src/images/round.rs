@@ -1,7 +1,7 @@
 //! Rounds: imaging what changed, automatically.
 //!
-//! A round images the head of every durable fork, and the oldest version that each retains, and commits a manifest with
-//! them; older images stay as long as the fork's history goes back to them. Then the log is needed only from what the
+//! A round images the head of every durable fork, the oldest version that each retains, and all named versions, and
+//! commits a manifest with them; older images stay as long as the fork's history goes back to them. Then the log is needed only from what the
 //! images do not cover, and from what history is reached by, and the segments before are deleted. Forks that did not
 //! change since the last round cost their line in the manifest, and hold no segment.
 //!
@@ -12,11 +12,12 @@
 //!   before the images do.
 //! - A segment is deleted only when the newest manifest is committed that makes it superfluous.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tine_base::Env;
 
 use super::catalog::Catalog;
 use super::collect::{self, Marked, References};
@@ -33,7 +34,7 @@ use crate::ids::{DurableTicket, ForkId, Version};
 use crate::options::StoreOptions;
 use crate::page::{PAGE_BYTES, Stamp};
 use crate::read::{Published, Snapshot};
-use crate::store::{LOG_WAIT_MAX, Shared};
+use crate::store::{LOG_WAIT_MAX, Named, Names, Shared};
 use crate::versions::Frozen;
 
 /// Images kept of one fork: from the nearest of them an older version is reached through the log. More would make that
@@ -69,6 +70,8 @@ struct Newest {
     /// Pages that the next round writes again.
     stale: HashSet<Location>,
     swept_micros: i64,
+    /// This writer's number, random and never 0; the same in every try to take the place over.
+    writer: u64,
     /// Whether the manifest is of this writer.
     taken_over: bool,
     /// Why there will be no further round.
@@ -99,6 +102,7 @@ pub(crate) struct Cut {
     next_keyspace: u64,
     forks: Vec<ForkCut>,
     gone: BTreeMap<ForkId, Option<Version>>,
+    names: Names,
 }
 
 struct ForkCut {
@@ -110,7 +114,14 @@ struct ForkCut {
 }
 
 impl Images {
-    pub(crate) fn new(catalog: Catalog, pager: Arc<ImagePager>, newest: Manifest, options: &StoreOptions) -> Images {
+    pub(crate) fn new(
+        catalog: Catalog,
+        pager: Arc<ImagePager>,
+        newest: Manifest,
+        options: &StoreOptions,
+        env: &dyn Env,
+    ) -> Images {
+        let writer = random_id(env).max(1);
         let (image_bytes, age_micros) = (options.image_bytes, options.image_age_micros);
         let reached_pages: u64 = newest.packs.iter().map(|pack| u64::from(pack.pages)).sum();
         let opened = newest.roots.iter().flatten().copied().collect();
@@ -124,6 +135,7 @@ impl Images {
                 reached_pages: reached_pages / 2,
                 stale: HashSet::new(),
                 swept_micros: 0,
+                writer,
                 taken_over: false,
                 fenced: None,
                 next_number,
@@ -151,7 +163,11 @@ impl Images {
 
     /// The versions that are imaged.
     pub(crate) fn versions(&self) -> Vec<Version> {
-        self.newest.lock().manifest.images.iter().map(|image| image.version).collect()
+        let newest = self.newest.lock();
+        let named = newest.manifest.named.iter().map(|(_, image)| image);
+        let versions: BTreeSet<Version> =
+            newest.manifest.images.iter().chain(named).map(|image| image.version).collect();
+        versions.into_iter().collect()
     }
 
     /// Ends the round that is under way, and lets none begin.
@@ -173,8 +189,10 @@ impl Images {
     /// The image of a version, which is kept from now on, its root, and the stamp that none of its pages is behind.
     fn find(&self, version: Version) -> Option<(ImageEntry, Vec<RootEntry>, Stamp)> {
         let mut newest = self.newest.lock();
-        let at = newest.manifest.images.binary_search_by_key(&version, |image| image.version).ok()?;
-        let image = newest.manifest.images[at];
+        let manifest = &newest.manifest;
+        let named = || manifest.named.iter().map(|(_, image)| image).find(|image| image.version == version);
+        let at = manifest.images.binary_search_by_key(&version, |image| image.version);
+        let image = *at.ok().map(|at| &manifest.images[at]).or_else(named)?;
         let root = newest.manifest.roots[image.root].clone();
         newest.opened.extend(&root);
         Some((image, root, newest.manifest.stamp))
@@ -209,7 +227,7 @@ impl Shared {
         let now_micros = self.env.now_micros();
         if !newest.taken_over {
             let first = Manifest {
-                writer: random_id(&*self.env),
+                writer: newest.writer,
                 store_id: self.store_id,
                 created_at_micros: now_micros,
                 ..Manifest::default()
@@ -231,6 +249,9 @@ impl Shared {
         let mut next = ManifestBuilder::new(&newest.manifest);
         for fork in &cut.forks {
             next.fork(&mut pages, fork)?;
+        }
+        for (name, named) in &cut.names {
+            next.name(&mut pages, name, named)?;
         }
         let written = pages.finish()?;
         newest.next_number = written.next_number;
@@ -355,15 +376,20 @@ impl Cut {
         next_fork: ForkId,
         next_keyspace: u64,
         forks: impl Iterator<Item = (ForkEntry, Arc<Lineage>, Published, Published, u64)>,
+        names: Names,
     ) -> Cut {
         let mut lineages = BTreeMap::new();
+        let mut note = |lineage: &Lineage| {
+            for (fork, parent) in lineage.ancestors() {
+                if lineages.insert(fork, parent).is_some() {
+                    break;
+                }
+            }
+        };
+        names.values().for_each(|named| note(&named.lineage));
         let fork =
             |(entry, lineage, first, head, last_commit): (ForkEntry, Arc<Lineage>, Published, Published, u64)| {
-                for (fork, parent) in lineage.ancestors() {
-                    if lineages.insert(fork, parent).is_some() {
-                        break;
-                    }
-                }
+                note(&lineage);
                 // Without commits that are not published, everything up to the cut is in the head.
                 let published = head.ticket.get();
                 let covered = if published >= last_commit { published.max(sequence) } else { published };
@@ -374,7 +400,7 @@ impl Cut {
         for fork in &forks {
             lineages.remove(&fork.entry.fork);
         }
-        Cut { sequence, next_fork, next_keyspace, forks, gone: lineages }
+        Cut { sequence, next_fork, next_keyspace, forks, gone: lineages, names }
     }
 
     /// Everything that the images will hold is durable when this is.
@@ -401,6 +427,7 @@ struct ManifestBuilder<'a> {
     known: HashMap<Vec<RootEntry>, usize>,
     forks: Vec<ForkEntry>,
     images: Vec<ImageEntry>,
+    named: Vec<(String, ImageEntry)>,
     /// What was written, held until the states of its pages are set.
     held: Vec<Arc<Frozen>>,
     stamp: Stamp,
@@ -408,8 +435,8 @@ struct ManifestBuilder<'a> {
 
 impl<'a> ManifestBuilder<'a> {
     fn new(before: &'a Manifest) -> ManifestBuilder<'a> {
-        let (roots, known, forks, images, held) = Default::default();
-        ManifestBuilder { before, roots, known, forks, images, held, stamp: before.stamp }
+        let (roots, known, forks, images, named, held) = Default::default();
+        ManifestBuilder { before, roots, known, forks, images, named, held, stamp: before.stamp }
     }
 
     /// Adds a fork: its oldest version, those imaged before that it still retains, and its head.
@@ -433,24 +460,40 @@ impl<'a> ManifestBuilder<'a> {
             images.remove(least_missed(&images));
         }
         for (mut image, new) in images {
-            let root = match new {
-                Some(version) => {
-                    let state = version.state.folded().map_err(|error| match error {
-                        EditError::Fault(fault) => ImageError::Page(fault),
-                        EditError::Full => ImageError::NoRoom,
-                    })?;
-                    image.stamp = state.stamp();
-                    self.stamp = self.stamp.max(state.stamp());
-                    let root = pages.trees(state.trees())?;
-                    self.held.push(state);
-                    root
-                }
-                None => self.before.roots[image.root].clone(),
-            };
-            image.root = self.root(root);
+            match new {
+                Some(version) => self.write(pages, &version, &mut image)?,
+                None => image.root = self.root(self.before.roots[image.root].clone()),
+            }
             self.images.push(image);
         }
         self.forks.push(fork.entry.clone());
+        Ok(())
+    }
+
+    /// Adds a named version. What other images have of it is not written again.
+    fn name(&mut self, pages: &mut PageWriter<'_>, name: &str, named: &Named) -> Result<(), ImageError> {
+        let mut image = entry(named.version.fork, &named.state, named.state.ticket.get());
+        self.write(pages, &named.state, &mut image)?;
+        self.named.push((name.to_owned(), image));
+        Ok(())
+    }
+
+    /// Writes the pages of a version, as far as they are not imaged.
+    fn write(
+        &mut self,
+        pages: &mut PageWriter<'_>,
+        version: &Published,
+        image: &mut ImageEntry,
+    ) -> Result<(), ImageError> {
+        let state = version.state.folded().map_err(|error| match error {
+            EditError::Fault(fault) => ImageError::Page(fault),
+            EditError::Full => ImageError::NoRoom,
+        })?;
+        image.stamp = state.stamp();
+        self.stamp = self.stamp.max(state.stamp());
+        let root = pages.trees(state.trees())?;
+        self.held.push(state);
+        image.root = self.root(root);
         Ok(())
     }
 
@@ -479,6 +522,7 @@ impl<'a> ManifestBuilder<'a> {
             forks: self.forks,
             gone: cut.gone.clone().into_iter().collect(),
             images: self.images,
+            named: self.named,
             ..*self.before
         };
         (manifest, self.held)

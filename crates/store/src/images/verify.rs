@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::catalog::Catalog;
 use super::error::ImageError;
-use super::manifest::manifest_name;
+use super::manifest::{MANIFESTS_FOLDER, manifest_name};
 use super::objects::Objects;
-use super::pack::{byte_range, check_pack, check_page, pack_name, page_of, pages_start};
+use super::pack::{PACKS_FOLDER, byte_range, check_pack, check_page, pack_name, page_of, pages_start};
 
 /// What a check of images counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +75,43 @@ pub struct ImageObjects {
     pub names: Vec<String>,
     /// The first record of the log that is needed with them.
     pub first_record: u64,
+}
+
+/// Copies the newest images of a place to another one that has none. Does nothing if that has them, or newer ones.
+///
+/// # Errors
+/// An object cannot be read or written, or the other place has older images.
+pub fn copy_images(from: &Arc<dyn Objects>, to: &Arc<dyn Objects>) -> Result<(), ImageError> {
+    let (source, target) = (Catalog::new(Arc::clone(from)), Catalog::new(Arc::clone(to)));
+    let Some(images) = image_objects(Arc::clone(from))? else { return Ok(()) };
+    if let Some((newest, object)) = target.list()?.last() {
+        let is_newer = source.list()?.last().is_none_or(|(number, _)| number <= newest);
+        let cause = "it has older images, which are not overwritten".into();
+        return if is_newer { Ok(()) } else { Err(ImageError::Place { place: to.address(&object.name), cause }) };
+    }
+    for name in images.names {
+        let content = from.read(&name, None).map_err(|error| source.failed(&name, error))?;
+        if !target.create(&name, content)? {
+            let cause = "another object has its name".into();
+            return Err(ImageError::Place { place: to.address(&name), cause });
+        }
+    }
+    Ok(())
+}
+
+/// Deletes all images of a place, those that are read last first.
+///
+/// # Errors
+/// An object cannot be deleted.
+pub fn delete_images(place: &Arc<dyn Objects>) -> Result<(), ImageError> {
+    let catalog = Catalog::new(Arc::clone(place));
+    for folder in [MANIFESTS_FOLDER, PACKS_FOLDER] {
+        let listed = place.list(folder).map_err(|error| catalog.failed(folder, error))?;
+        for object in listed {
+            place.delete(&object.name).map_err(|error| catalog.failed(&object.name, error))?;
+        }
+    }
+    Ok(())
 }
 
 /// What must be copied to have the newest images; `None` if there are none. A store may be at work: it lets everything

@@ -178,6 +178,7 @@ impl<'a> PageWriter<'a> {
         }
         let (id, pages) = (builder.id(), builder.pages() as u32);
         let content: Bytes = builder.finish(self.store_id);
+        self.arena.trim_backed();
         let name = pack_name(id);
         if self.catalog.create(&name, content)? {
             self.made.push(PackInfo { number, id, pages });

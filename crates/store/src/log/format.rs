@@ -151,9 +151,10 @@ pub(crate) fn frame_bytes(segment: &[u8], offset: usize) -> Option<usize> {
 pub(crate) fn read_frame_header(segment: &[u8], offset: usize, salt: u64) -> Option<FrameHeader> {
     let header = segment.get(offset..offset.checked_add(FRAME_HEADER_BYTES)?)?;
     let crc = read_u32(header, 44);
-    // Frames are numbered by their records, so each has some.
+    // Frames are numbered by their records, so each has some, and there are numbers for all.
     let records = read_u32(header, 16);
-    if read_u32(header, 0) != FRAME_MAGIC || records == 0 || crc != crc32c::crc32c_append(seed(salt), &header[..44]) {
+    let is_numbered = records > 0 && read_u64(header, 24).checked_add(u64::from(records)).is_some();
+    if read_u32(header, 0) != FRAME_MAGIC || !is_numbered || crc != crc32c::crc32c_append(seed(salt), &header[..44]) {
         return None;
     }
     Some(FrameHeader {
@@ -191,6 +192,8 @@ fn read_u64(bytes: &[u8], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const HEADER: SegmentHeader = SegmentHeader { number: 7, salt: 0x1234_5678_9abc_def0, store_id: [9; 16] };
@@ -205,6 +208,42 @@ mod tests {
             assert_eq!(SegmentHeader::decode(&flipped), Err(SegmentHeaderError::Damaged), "bit {bit}");
         }
         assert_eq!(SegmentHeader::decode(&bytes[..63]), Err(SegmentHeaderError::Damaged));
+    }
+
+    proptest! {
+        /// Headers and frames of which the checksums fit and nothing else.
+        #[test]
+        fn hostile_bytes_are_refused_or_read(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..9000),
+            length in prop_oneof![0_u32..9000, any::<u32>()],
+            at in 0_usize..200,
+        ) {
+            let _ = (SegmentHeader::decode(&bytes), read_frame(&bytes, at, 5), frame_bytes(&bytes, at));
+            if bytes.len() >= SEGMENT_HEADER_BYTES {
+                bytes[0..8].copy_from_slice(&SEGMENT_MAGIC);
+                let crc = crc32c::crc32c(&bytes[..60]);
+                bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+                let _ = SegmentHeader::decode(&bytes);
+            }
+            if bytes.len() >= at + FRAME_HEADER_BYTES {
+                bytes[at..at + 4].copy_from_slice(&FRAME_MAGIC.to_le_bytes());
+                bytes[at + 4..at + 8].copy_from_slice(&length.to_le_bytes());
+                let start = at + FRAME_HEADER_BYTES;
+                let end = start.saturating_add(length as usize);
+                if let Some(payload) = bytes.get(start..end) {
+                    let crc = crc32c::crc32c_append(seed(5), payload);
+                    bytes[at + 8..at + 12].copy_from_slice(&crc.to_le_bytes());
+                }
+                let crc = crc32c::crc32c_append(seed(5), &bytes[at..at + 44]);
+                bytes[at + 44..at + 48].copy_from_slice(&crc.to_le_bytes());
+                let records = read_u32(&bytes, at + 16);
+                let numbered = records > 0 && read_u64(&bytes, at + 24).checked_add(u64::from(records)).is_some();
+                prop_assert_eq!(read_frame_header(&bytes, at, 5).is_some(), numbered);
+                let found = read_frame(&bytes, at, 5);
+                prop_assert_eq!(found.is_some(), numbered && end <= bytes.len());
+                prop_assert!(found.is_none_or(|(_, payload)| payload == (start..end)));
+            }
+        }
     }
 
     #[test]

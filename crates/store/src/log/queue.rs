@@ -22,6 +22,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
+use tine_base::Env;
 
 use super::format::FRAME_HEADER_BYTES;
 use super::places::LogPlaces;
@@ -59,9 +60,8 @@ type FailureListener = Arc<dyn Fn(&Poison) + Send + Sync>;
 
 /// State shared by writers, waiters and the log thread.
 pub(crate) struct LogQueue {
+    env: Arc<dyn Env>,
     pending: Mutex<Pending>,
-    /// Signalled when the log thread sleeps and there is something to do.
-    work: Condvar,
     /// Signalled to one writer when there is room while some wait for it; each that got in tells the next.
     room: Condvar,
     writer: Mutex<LogWriter>,
@@ -93,7 +93,8 @@ struct Pending {
     frame: Vec<u8>,
     records: u32,
     next_sequence: u64,
-    log_sleeps: bool,
+    /// The log thread, if it sleeps. Whoever gives it something to do takes it out and wakes it.
+    sleeper: Option<Thread>,
     writers_waiting: u32,
     failure: Option<StoreError>,
     closing: bool,
@@ -114,20 +115,20 @@ pub(crate) struct Batch {
 
 impl LogQueue {
     /// A queue that continues a log whose next record is `next_sequence`; all before are durable.
-    pub(crate) fn new(next_sequence: u64, places: LogPlaces, writer: LogWriter) -> LogQueue {
+    pub(crate) fn new(env: Arc<dyn Env>, next_sequence: u64, places: LogPlaces, writer: LogWriter) -> LogQueue {
         let counters = Counters::default();
         counters.segment.store(writer.segment(), Ordering::Relaxed);
         LogQueue {
+            env,
             pending: Mutex::new(Pending {
                 frame: vec![0; FRAME_HEADER_BYTES],
                 records: 0,
                 next_sequence,
-                log_sleeps: false,
+                sleeper: None,
                 writers_waiting: 0,
                 failure: None,
                 closing: false,
             }),
-            work: Condvar::new(),
             room: Condvar::new(),
             writer: Mutex::new(writer),
             durable: AtomicU64::new(next_sequence - 1),
@@ -167,11 +168,11 @@ impl LogQueue {
         pending.records += 1;
         let sequence = pending.next_sequence;
         pending.next_sequence += 1;
-        let wake = std::mem::take(&mut pending.log_sleeps);
+        let sleeper = pending.sleeper.take();
         let room_left = pending.writers_waiting > 0 && pending.frame.len() < QUEUE_BYTES_MAX;
         drop(pending);
-        if wake {
-            self.work.notify_one();
+        if let Some(log_thread) = sleeper {
+            log_thread.unpark();
         }
         if room_left {
             self.room.notify_one();
@@ -232,11 +233,11 @@ impl LogQueue {
                     break Err(failure);
                 }
             }
-            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                None => std::thread::park(),
-                Some(Duration::ZERO) => break Err(StoreError::Timeout),
-                Some(left) => std::thread::park_timeout(left),
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                break Err(StoreError::Timeout);
             }
+            self.env.park(left);
         };
         self.waiters.lock().by_ticket.remove(&key);
         result
@@ -272,9 +273,11 @@ impl LogQueue {
             pending.failure = Some(StoreError::Closed);
             self.failed.store(true, Ordering::Release);
         }
-        pending.log_sleeps = false;
+        let sleeper = pending.sleeper.take();
         drop(pending);
-        self.work.notify_one();
+        if let Some(log_thread) = sleeper {
+            log_thread.unpark();
+        }
         self.room.notify_all();
     }
 
@@ -284,7 +287,7 @@ impl LogQueue {
             let mut writer = self.writer.lock();
             if self.write_batch(&mut writer) >= BUSY_RECORDS {
                 // With the writer held, so that nobody writes the next frame before it had time to fill.
-                writer.env().sleep(GATHER_TIME);
+                self.env.sleep(GATHER_TIME);
             }
         }
         self.writer.lock().finish();
@@ -292,17 +295,19 @@ impl LogQueue {
 
     /// Sleeps until there is something to write; `false` when there never will be.
     fn wait_for_records(&self) -> bool {
-        let mut pending = self.pending.lock();
         loop {
-            if pending.records > 0 {
-                pending.log_sleeps = false;
-                return true;
+            {
+                let mut pending = self.pending.lock();
+                pending.sleeper = None;
+                if pending.records > 0 {
+                    return true;
+                }
+                if pending.closing || matches!(pending.failure, Some(StoreError::Poisoned(_))) {
+                    return false;
+                }
+                pending.sleeper = Some(std::thread::current());
             }
-            if pending.closing || matches!(pending.failure, Some(StoreError::Poisoned(_))) {
-                return false;
-            }
-            pending.log_sleeps = true;
-            self.work.wait(&mut pending);
+            self.env.park(None);
         }
     }
 
@@ -319,7 +324,7 @@ impl LogQueue {
             }
         }
         let _guard = Guard(self);
-        let started_ns = writer.env().monotonic_ns();
+        let started_ns = self.env.monotonic_ns();
         let written = writer.write(&mut batch);
         let counters = &self.counters;
         match written {
@@ -334,7 +339,7 @@ impl LogQueue {
         }
         counters.frames.fetch_add(1, Ordering::Relaxed);
         counters.bytes_logged.fetch_add(batch.frame.len() as u64, Ordering::Relaxed);
-        counters.log_busy_ns.fetch_add(writer.env().monotonic_ns() - started_ns, Ordering::Relaxed);
+        counters.log_busy_ns.fetch_add(self.env.monotonic_ns() - started_ns, Ordering::Relaxed);
         self.confirm(batch.first_sequence + u64::from(batch.records) - 1);
         if let Some(listener) = self.written_listener.get() {
             listener(counters.bytes_logged.load(Ordering::Relaxed));
@@ -383,7 +388,7 @@ impl LogQueue {
 
     /// Makes the store read-only: nothing that is not durable yet will ever be.
     pub(crate) fn fail(&self, poison: Poison) {
-        let listeners = {
+        let (sleeper, listeners) = {
             let mut pending = self.pending.lock();
             pending.failure = Some(StoreError::Poisoned(poison.clone()));
             pending.frame = vec![0; FRAME_HEADER_BYTES];
@@ -391,10 +396,12 @@ impl LogQueue {
             // SYNC: pairs with the load in `health`.
             self.failed.store(true, Ordering::Release);
             // Taken under the lock, so that a listener that comes now is called by one of the two, not both.
-            std::mem::take(&mut *self.failure_listeners.write())
+            (pending.sleeper.take(), std::mem::take(&mut *self.failure_listeners.write()))
         };
         self.room.notify_all();
-        self.work.notify_one();
+        if let Some(log_thread) = sleeper {
+            log_thread.unpark();
+        }
         let woken = std::mem::take(&mut self.waiters.lock().by_ticket);
         for thread in woken.into_values() {
             thread.unpark();

@@ -14,6 +14,8 @@
 //! | 7 call without a commit | fork, call (to the end) |
 //! | 8 fork with an expiry created | as 2, then expires at (i64, 8 bytes) |
 //! | 9 fork replaced | fork, the fork whose name it takes and which is dropped |
+//! | 10 version named | fork, lsn, name |
+//! | 11 version's name forgotten | name |
 //!
 //! An operation is 1, keyspace, key, value (put) or 2, keyspace, key (delete).
 
@@ -30,6 +32,8 @@ const KIND_FORK_IDS_RESERVED: u8 = 6;
 const KIND_CALL: u8 = 7;
 const KIND_FORK_WITH_EXPIRY_CREATED: u8 = 8;
 const KIND_FORK_REPLACED: u8 = 9;
+const KIND_VERSION_NAMED: u8 = 10;
+const KIND_VERSION_NAME_FORGOTTEN: u8 = 11;
 
 const OPERATION_PUT: u8 = 1;
 const OPERATION_DELETE: u8 = 2;
@@ -74,6 +78,13 @@ pub(crate) enum RecordRef<'a> {
     Call {
         fork: ForkId,
         call: &'a [u8],
+    },
+    VersionNamed {
+        version: Version,
+        name: &'a str,
+    },
+    VersionNameForgotten {
+        name: &'a str,
     },
 }
 
@@ -143,6 +154,16 @@ impl RecordRef<'_> {
                 put_number(out, fork.get());
                 out.extend_from_slice(call);
             }
+            RecordRef::VersionNamed { version, name } => {
+                out.push(KIND_VERSION_NAMED);
+                put_number(out, version.fork.get());
+                put_number(out, version.lsn.get());
+                put_bytes(out, name.as_bytes());
+            }
+            RecordRef::VersionNameForgotten { name } => {
+                out.push(KIND_VERSION_NAME_FORGOTTEN);
+                put_bytes(out, name.as_bytes());
+            }
         }
     }
 
@@ -151,7 +172,10 @@ impl RecordRef<'_> {
         RECORD_OVERHEAD_BYTES
             + match self {
                 RecordRef::Commit { operations, call, .. } => operations.len() + call.len(),
-                RecordRef::ForkCreated { name, .. } | RecordRef::ForkRenamed { name, .. } => name.len(),
+                RecordRef::ForkCreated { name, .. }
+                | RecordRef::ForkRenamed { name, .. }
+                | RecordRef::VersionNamed { name, .. }
+                | RecordRef::VersionNameForgotten { name } => name.len(),
                 RecordRef::Call { call, .. } => call.len(),
                 _ => 0,
             }
@@ -184,6 +208,8 @@ impl RecordRef<'_> {
             }
             KIND_FORK_IDS_RESERVED => RecordRef::ForkIdsReserved { end: input.fork()? },
             KIND_CALL => RecordRef::Call { fork: input.fork()?, call: input.rest() },
+            KIND_VERSION_NAMED => RecordRef::VersionNamed { version: input.version()?, name: input.text()? },
+            KIND_VERSION_NAME_FORGOTTEN => RecordRef::VersionNameForgotten { name: input.text()? },
             _ => return Err(BadRecord),
         };
         if input.0.is_empty() { Ok(record) } else { Err(BadRecord) }
@@ -426,6 +452,18 @@ pub enum LogRecordKind {
         /// What the caller recorded.
         call: Bytes,
     },
+    /// A version got a name.
+    VersionNamed {
+        /// Which one.
+        version: Version,
+        /// Its name.
+        name: String,
+    },
+    /// A version's name was given up.
+    VersionNameForgotten {
+        /// The name.
+        name: String,
+    },
 }
 
 impl LogRecordKind {
@@ -452,6 +490,8 @@ impl LogRecordKind {
             RecordRef::KeyspacesAllocated { first, count } => LogRecordKind::KeyspacesAllocated { first, count },
             RecordRef::ForkIdsReserved { end } => LogRecordKind::ForkIdsReserved { end },
             RecordRef::Call { fork, call } => LogRecordKind::Call { fork, call: share(call) },
+            RecordRef::VersionNamed { version, name } => LogRecordKind::VersionNamed { version, name: name.to_owned() },
+            RecordRef::VersionNameForgotten { name } => LogRecordKind::VersionNameForgotten { name: name.to_owned() },
         })
     }
 }
@@ -493,6 +533,8 @@ mod tests {
             check(RecordRef::KeyspacesAllocated { first: KeyspaceId::new(small), count: small });
             check(RecordRef::ForkIdsReserved { end: fork });
             check(RecordRef::Call { fork, call: &bytes });
+            check(RecordRef::VersionNamed { version, name: &text });
+            check(RecordRef::VersionNameForgotten { name: &text });
         }
 
         #[test]

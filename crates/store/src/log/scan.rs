@@ -30,6 +30,8 @@ use super::format::{
 use super::reader::LogFile;
 use crate::error::LogError;
 
+const FOREIGN_SEGMENT: &str = "the segment belongs to another place or store";
+
 /// The file of a segment.
 pub(crate) fn segment_path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number:010}.log"))
@@ -291,7 +293,7 @@ impl Scanner {
         let header = decode_header(&path, &bytes)?;
         let store_id = self.current.as_ref().map(|current| current.header.store_id);
         if header.number != number || store_id.is_some_and(|id| id != header.store_id) {
-            return Err(corrupt(&path, 0, "the segment belongs to another place or store"));
+            return Err(corrupt(&path, 0, FOREIGN_SEGMENT));
         }
         Ok(Segment { header, path, bytes: Bytes::from(bytes) })
     }
@@ -340,8 +342,9 @@ fn list(env: &dyn Env, directory: &Path) -> Result<Option<(u64, u64)>, LogError>
 /// Where each segment begins: its number, the first record in it and its size in bytes. Segments without frames, and
 /// those from the first such one on, are left out. Reads a few kilobytes of each.
 pub(crate) fn segment_starts(env: &dyn Env, directory: &Path) -> Result<Vec<(u64, u64, u64)>, LogError> {
-    let mut starts = Vec::new();
+    let mut starts: Vec<(u64, u64, u64)> = Vec::new();
     let Some((first, last)) = list(env, directory)? else { return Ok(starts) };
+    let mut store_id = None;
     for number in first..=last {
         let path = segment_path(directory, number);
         let read = || {
@@ -358,7 +361,13 @@ pub(crate) fn segment_starts(env: &dyn Env, directory: &Path) -> Result<Vec<(u64
         };
         let (head, bytes) = read().map_err(|source| LogError::Io { path: path.clone(), source })?;
         let header = decode_header(&path, &head)?;
+        if header.number != number || *store_id.get_or_insert(header.store_id) != header.store_id {
+            return Err(corrupt(&path, 0, FOREIGN_SEGMENT));
+        }
         let Some(frame) = read_frame_header(&head, FRAMES_START, header.salt) else { break };
+        if starts.last().is_some_and(|(_, before, _)| *before >= frame.first_sequence) {
+            return Err(corrupt(&path, FRAMES_START, "the first frame does not continue the segment before"));
+        }
         starts.push((number, frame.first_sequence, bytes));
     }
     Ok(starts)

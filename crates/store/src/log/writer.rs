@@ -133,10 +133,6 @@ impl LogWriter {
         Ok((writer, chain))
     }
 
-    pub(crate) fn env(&self) -> &dyn Env {
-        &*self.env
-    }
-
     pub(crate) fn store_id(&self) -> [u8; 16] {
         self.store_id
     }

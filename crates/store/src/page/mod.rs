@@ -104,6 +104,11 @@ impl Written {
         1 << (index / Written::GROUP_SLOTS)
     }
 
+    /// Whether it names only slots that a page may have. One from outside may not.
+    fn is_sound(self) -> bool {
+        self.0 & Written::BY_GROUP != 0 || self.names().into_iter().all(|name| name as usize <= SLOTS_MAX)
+    }
+
     /// The slots that are named, by index and one; 0 is none.
     fn names(self) -> [u32; 2] {
         [self.0 & Written::NAME, self.0 >> Written::NAME_BITS & Written::NAME]

@@ -403,6 +403,9 @@ pub(crate) fn check(bytes: &[u8; PAGE_BYTES]) -> Result<PageKind, &'static str> 
     if (kind == PageKind::Leaf) != (view.level() == 0) {
         return Err("the level of a page does not fit its kind");
     }
+    if !view.written().is_sound() {
+        return Err("a page names slots as overwritten that no page has");
+    }
     let mut live = 0;
     for index in 0..count {
         let offset = view.offset(index);

@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tine_base::{Env, EnvFile};
 
 use super::table::{Entry, Name, Table};
-use super::{FORK_ID_BLOCK, LOG_WAIT_MAX, MAIN_NAME};
+use super::{FORK_ID_BLOCK, LOG_WAIT_MAX, MAIN_NAME, Names};
 use crate::error::StoreError;
 use crate::fork::{Fork, Lineage};
 use crate::history::Retention;
@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     /// Held while a fork is made, named or dropped. Not for one that is neither named nor logged.
     pub(super) admin: Mutex<()>,
     pub(super) table: RwLock<Table>,
+    /// Changed with `admin` held.
+    pub(super) names: Mutex<Names>,
     pub(super) next_keyspace: Mutex<u64>,
     pub(super) report: RecoveryReport,
 }
@@ -95,7 +97,8 @@ impl Shared {
             (info, Arc::clone(fork.lineage()), fork.history().first(), head, last_commit)
         });
         let reserved_end = self.table.read().reserved_end();
-        Cut::new(sequence, reserved_end, *next_keyspace, forks)
+        let names = self.names.lock().clone();
+        Cut::new(sequence, reserved_end, *next_keyspace, forks, names)
     }
 
     /// Reserves numbers for more forks; `admin` is held.
@@ -121,8 +124,9 @@ impl Shared {
 
     pub(super) fn close(&self) -> Result<(), StoreError> {
         self.queue.close();
-        let thread = self.log_thread.lock().take();
-        if let Some(thread) = thread
+        // Held until all is written, so that nobody who closes at the same time unlocks the directory before.
+        let mut log_thread = self.log_thread.lock();
+        if let Some(thread) = log_thread.take()
             // A listener may hold the last handle.
             && thread.thread().id() != std::thread::current().id()
         {

@@ -6,13 +6,13 @@ use super::{LOG_WAIT_MAX, Shared, Store, check_name};
 use crate::diff::newest_common;
 use crate::draft::Draft;
 use crate::error::{ForkError, HistoryError, StoreError, WriteError};
-use crate::fork::Fork;
+use crate::fork::{Fork, Lineage};
 use crate::history::VersionAt;
 use crate::ids::{DurableTicket, ForkId, Lsn, Version};
 use crate::log::{RangeReader, RecordRef, Step};
 use crate::options::{Durability, ForkInfo, ForkOptions};
 use crate::read::{ApplyError, Published, Snapshot, apply};
-use crate::store::table::{Entry, Name};
+use crate::store::table::{Entry, Name, Table};
 
 impl Store {
     /// Makes a fork of the last published version of `parent`. Takes the same time however much it holds.
@@ -20,17 +20,39 @@ impl Store {
     /// # Errors
     /// The name is taken or too long, the parent does not exist, or the store cannot write.
     pub fn fork(&self, parent: ForkId, options: ForkOptions) -> Result<(ForkInfo, DurableTicket), ForkError> {
-        let base = |fork: &Fork| fork.published.lock().clone();
-        self.fork_of(Some((parent, &base)), options)
+        let origin = |table: &Table| {
+            let fork = &table.get(parent).ok_or(StoreError::NoSuchFork(parent))?.fork;
+            Ok(Origin {
+                base: fork.published.lock().clone(),
+                lineage: Arc::clone(fork.lineage()),
+                durable: fork.is_durable(),
+            })
+        };
+        self.fork_of(Some(&origin), options)
     }
 
     /// Makes a fork of an older version, which stays as it is whatever becomes of its own fork.
     ///
     /// # Errors
-    /// As for [`Store::fork`].
+    /// As for [`Store::fork`], and if a durable fork is to be made of a version that is not retained any more.
     pub fn fork_from(&self, base: &Snapshot, options: ForkOptions) -> Result<(ForkInfo, DurableTicket), ForkError> {
-        let published = |_: &Fork| base.published().clone();
-        self.fork_of(Some((base.version().fork, &published)), options)
+        let version = base.version();
+        let durable = options.durability == Durability::Durable;
+        let origin = |table: &Table| {
+            let named = || self.0.kept_under_name(version);
+            let base = base.published().clone();
+            let Some(entry) = table.get(version.fork) else {
+                let lineage = named().ok_or(StoreError::NoSuchFork(version.fork))?.lineage;
+                return Ok(Origin { base, lineage, durable: true });
+            };
+            let fork = &entry.fork;
+            // What the images and the log have from then on is what a restart finds the version in.
+            if durable && fork.is_durable() && version.lsn < fork.history().oldest() && named().is_none() {
+                return Err(ForkError::NotRetained { fork: fork.id, oldest: fork.history().oldest() });
+            }
+            Ok(Origin { base, lineage: Arc::clone(fork.lineage()), durable: fork.is_durable() })
+        };
+        self.fork_of(Some(&origin), options)
     }
 
     /// Makes a fork that starts from the empty state, at LSN 0, like the store's first one.
@@ -41,10 +63,9 @@ impl Store {
         self.fork_of(None, options)
     }
 
-    #[allow(clippy::type_complexity)] // One use; a name would say less.
     fn fork_of(
         &self,
-        parent: Option<(ForkId, &dyn Fn(&Fork) -> Published)>,
+        origin: Option<&FindOrigin<'_>>,
         options: ForkOptions,
     ) -> Result<(ForkInfo, DurableTicket), ForkError> {
         let ForkOptions { name, durability, expires_at_micros } = options;
@@ -68,18 +89,17 @@ impl Store {
             table = self.0.table.write();
         };
         table.check_free(&name)?;
-        let (mut durability, mut origin, mut head) = (durability, None, None);
-        if let Some((parent, base)) = parent {
-            let parent = &table.get(parent).ok_or(StoreError::NoSuchFork(parent))?.fork;
-            let base = base(parent);
-            if !parent.is_durable() {
+        let (mut durability, mut line, mut head) = (durability, None, None);
+        if let Some(origin) = origin {
+            let Origin { base, lineage, durable } = origin(&table)?;
+            if !durable {
                 durability = Durability::Ephemeral;
             }
-            origin = Some((Arc::clone(parent.lineage()), base.lsn));
+            line = Some((lineage, base.lsn));
             head = Some(base);
         }
         let mut head = head.unwrap_or_else(|| Published::empty(&self.0.pages, DurableTicket::NONE));
-        let parent = origin.as_ref().map(|(origin, lsn)| Version { fork: origin.fork(), lsn: *lsn });
+        let parent = line.as_ref().map(|(origin, lsn)| Version { fork: origin.fork(), lsn: *lsn });
         let mut ticket = DurableTicket::NONE;
         if durability == Durability::Durable {
             // Nothing waits with the table held, and with `admin` held nobody takes the name.
@@ -96,7 +116,7 @@ impl Store {
             table = self.0.table.write();
         }
         let head_lsn = head.lsn;
-        let fork = Fork::new(id, origin, durability, created_at_micros, expires_at_micros, head);
+        let fork = Fork::new(id, line, durability, created_at_micros, expires_at_micros, head);
         table.insert(Entry { fork: Arc::new(fork), name: Name::new(&name) });
         let info = ForkInfo { id, name, parent, head: head_lsn, durability, created_at_micros, expires_at_micros };
         Ok((info, ticket))
@@ -136,7 +156,8 @@ impl Store {
         Ok(ticket)
     }
 
-    /// An older version of a fork, or of the forks it was made from: a fork shares its parent's past.
+    /// An older version of a fork, or of the forks it was made from: a fork shares its parent's past. Behind the history
+    /// only versions with a name are left, which are found by their number.
     ///
     /// Takes under a microsecond for one at hand (see [`StoreOptions::pins_max`](crate::StoreOptions)); any other is
     /// made by applying logged commits to the nearest one before it, a few microseconds each.
@@ -162,6 +183,11 @@ impl Store {
             // was the parent's own origin, what is before it is another's.
             let parent = fork.parent().filter(|parent| parent.lsn == oldest);
             let Some(parent) = parent.and_then(|parent| self.0.find(parent.fork).ok()) else {
+                if let VersionAt::Lsn(lsn) = at
+                    && let Some(named) = self.0.named_at(asked.lineage(), lsn)
+                {
+                    return Ok(Snapshot::new(named.version, named.state));
+                }
                 return Err(HistoryError::NotRetained { fork: id, oldest: self.0.oldest(&asked) });
             };
             fork = parent;
@@ -212,6 +238,16 @@ impl Store {
         Ok(Snapshot::new(Version { fork: id, lsn: state.lsn }, state))
     }
 }
+
+/// What a fork is made from.
+struct Origin {
+    base: Published,
+    lineage: Arc<Lineage>,
+    durable: bool,
+}
+
+/// Finds it, with the table held.
+type FindOrigin<'a> = dyn Fn(&Table) -> Result<Origin, ForkError> + 'a;
 
 /// The newest version at hand that is not behind the one asked for.
 fn nearest(fork: &Fork, head: &Published, at: VersionAt) -> Option<Published> {

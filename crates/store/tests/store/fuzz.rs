@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use proptest::prelude::*;
 use tine_base::{Env, SystemEnv};
 use tine_store::{
-    Direction, Durability, Fault, ForkId, KeyspaceId, Read, RemoteObjects, Store, StoreOptions, StoreView, check_images,
+    Direction, Durability, Fault, ForkId, KeyspaceId, OpenError, Read, RemoteObjects, Store, StoreOptions, StoreView,
+    check_images,
 };
 
 use crate::support::{KEYSPACE, fork_options, open, options, put_one, settle};
@@ -170,6 +171,29 @@ proptest! {
             std::fs::write(target, content).expect("written");
         }
         use_store(directory.path());
+    }
+}
+
+/// Segments whose first frames are not in order, which only the records' numbers tell.
+#[test]
+fn segments_out_of_order_are_refused() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut changed = None;
+    for (path, content) in sample() {
+        let mut content = content.clone();
+        if path.starts_with("log") && !path.ends_with("0000000001.log") && content[BLOCK..BLOCK + 4] == *b"FRAM" {
+            content[BLOCK + 24..BLOCK + 32].copy_from_slice(&1_u64.to_le_bytes());
+            seal(path, &mut content);
+            changed = changed.or(Some(directory.path().join(path)));
+        }
+        let target = directory.path().join(path);
+        std::fs::create_dir_all(target.parent().expect("a folder")).expect("made");
+        std::fs::write(target, content).expect("written");
+    }
+    let changed = changed.expect("the log has a second segment");
+    match open(directory.path()) {
+        Err(OpenError::Corrupt { file, offset, .. }) => assert_eq!((file, offset), (changed, BLOCK as u64)),
+        other => panic!("{other:?}"),
     }
 }
 

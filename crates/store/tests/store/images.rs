@@ -398,7 +398,7 @@ fn state_may_be_larger_than_memory() {
     assert!(pages * 4096 > 10 * budget_bytes, "{pages} pages");
     store.close().expect("close");
     drop(store);
-    let options = StoreOptions { image_memory_bytes: budget_bytes, ..without_history(directory.path()) };
+    let options = StoreOptions { memory_bytes: budget_bytes, ..without_history(directory.path()) };
     let store = open(options);
     let snapshot = store.snapshot(ForkId::MAIN).expect("snapshot");
     let first = snapshot.get(KEYSPACE, &0_u64.to_be_bytes()).expect("readable").expect("there");

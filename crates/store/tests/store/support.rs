@@ -149,6 +149,8 @@ fn apply(replayed: &mut Replayed, kind: LogRecordKind) {
         }
         LogRecordKind::KeyspacesAllocated { .. }
         | LogRecordKind::ForkIdsReserved { .. }
+        | LogRecordKind::VersionNamed { .. }
+        | LogRecordKind::VersionNameForgotten { .. }
         | LogRecordKind::Call { .. } => {}
     }
 }

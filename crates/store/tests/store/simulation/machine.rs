@@ -201,9 +201,10 @@ impl Machine {
         about: &[u8],
         act: impl FnOnce(&mut State, Fate) -> io::Result<T>,
     ) -> io::Result<T> {
-        Threads::turn(Turn::ByOperations);
+        Threads::turn(Turn::Operations);
+        Threads::turn(Turn::Records);
         if super::objects::is_inside() {
-            Threads::turn(Turn::ByObjects);
+            Threads::turn(Turn::Objects);
         }
         let mut ahead = 0;
         let result = {
@@ -232,7 +233,7 @@ impl Machine {
             act(&mut state, fate)
         };
         // Without the lock: another thread goes on meanwhile.
-        (0..ahead).for_each(|_| self.0.threads.give_turn(Turn::ByOperations));
+        (0..ahead).for_each(|_| self.0.threads.give_turn(Turn::Operations));
         result
     }
 
@@ -403,9 +404,9 @@ impl Env for Machine {
 
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
         let turn = match name {
-            "tine-log" => Turn::UntilJoined,
-            "tine-log-ahead" => Turn::ByOperations,
-            "tine-images" => Turn::ByObjects,
+            "tine-log" => Turn::Records,
+            "tine-log-ahead" => Turn::Operations,
+            "tine-images" => Turn::Objects,
             other => panic!("the simulation does not know how the thread {other} takes turns"),
         };
         self.perform("spawn", Path::new(name), b"", |_, fate| fate.check())?;
@@ -414,6 +415,12 @@ impl Env for Machine {
 
     fn join(&self, thread: JoinHandle<()>) -> std::thread::Result<()> {
         self.0.threads.join(thread)
+    }
+
+    /// The log thread waits until it is its turn; whoever waits for it gives it one.
+    fn park(&self, _timeout: Option<Duration>) {
+        Threads::turn(Turn::Records);
+        self.0.threads.give_turn(Turn::Records);
     }
 
     fn sleep(&self, duration: Duration) {

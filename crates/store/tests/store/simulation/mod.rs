@@ -5,8 +5,7 @@
 //! the state must be that after one record of the log, with all records that were reported durable.
 //!
 //! Each seed runs twice, and both runs must make the same operations on the machine, in the same order, with the same
-//! bytes. What this does not show is the log thread's own loop, which is idle here until the store closes (see
-//! [`threads`]): [`crate::crash`] and [`crate::concurrency`] have it run freely.
+//! bytes. The store's threads, that of the log included, take turns as the seed says (see [`threads`]).
 //!
 //! A seed that fails is printed with the command that repeats it.
 

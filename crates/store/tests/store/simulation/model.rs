@@ -24,6 +24,7 @@ pub struct Logged {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct World {
     pub forks: BTreeMap<ForkId, Logged>,
+    pub names: BTreeMap<String, (Version, Arc<State>)>,
     pub next_keyspace: u32,
 }
 
@@ -43,6 +44,7 @@ pub struct Line {
 #[derive(Default)]
 pub struct Model {
     pub lines: BTreeMap<ForkId, Line>,
+    pub names: BTreeMap<String, (Version, Arc<State>)>,
     /// By the number of the record after which it was so, from the newest confirmed one on.
     worlds: BTreeMap<u64, World>,
     /// Of forks that are gone, too: others begin with them.
@@ -88,7 +90,8 @@ impl Model {
             state: Arc::clone(&line.committed),
         };
         let forks = durable.map(|(id, line)| (*id, logged(line))).collect();
-        self.worlds.insert(ticket, World { forks, next_keyspace: self.next_keyspace });
+        let names = self.names.clone();
+        self.worlds.insert(ticket, World { forks, names, next_keyspace: self.next_keyspace });
     }
 
     /// Notes that everything up to a record is durable.
@@ -140,6 +143,7 @@ impl Model {
         let world = self.worlds.range(..=recovered).next_back().map(|(_, world)| world.clone()).unwrap_or_default();
         self.worlds = BTreeMap::from([(recovered, world.clone())]);
         self.next_keyspace = world.next_keyspace;
+        self.names = world.names.clone();
         let mut lines = std::mem::take(&mut self.lines);
         for (id, logged) in &world.forks {
             let Logged { name, parent, head, state } = logged.clone();

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tine_store::{
     Durability, DurableTicket, Fault, ForkError, ForkId, HistoryError, ImageError, ImagePlace, KeyspaceId,
-    LogRecordKind, Lsn, OpenError, Snapshot, Store, StoreError, StoreOptions, Version, VersionAt, WriteError, Writer,
+    LogRecordKind, Lsn, NameError, OpenError, Snapshot, Store, StoreError, StoreOptions, Version, VersionAt,
+    WriteError, Writer,
 };
 
 use super::machine::{Machine, Noted};
@@ -55,7 +56,7 @@ macro_rules! failures {
     )*};
 }
 
-failures!(Fault, ForkError, HistoryError, ImageError, OpenError, StoreError, WriteError);
+failures!(Fault, ForkError, HistoryError, ImageError, NameError, OpenError, StoreError, WriteError);
 
 type Step = Result<(), Stop>;
 
@@ -67,6 +68,7 @@ pub struct Run {
     machine: Machine,
     random: Random,
     options: StoreOptions,
+    listens: bool,
     store: Option<Store>,
     writers: BTreeMap<ForkId, Writer>,
     kept: Vec<(Snapshot, Arc<State>)>,
@@ -88,15 +90,17 @@ pub fn run(seed: u64, steps: u64, liar: bool) -> Result<Report, String> {
         history_bytes: random.pick(&[0, 200_000, 1 << 30]),
         pins_max: random.pick(&[2, 100]),
         image_bytes: random.pick(&[60_000, 300_000, 1 << 40]),
-        image_memory_bytes: random.pick(&[65_536, 1 << 30]),
+        memory_bytes: random.pick(&[65_536, 1 << 30]),
         image_age_micros: random.pick(&[0, 5_000_000, 1 << 40]),
         reservation_bytes: 64 << 20,
         ..StoreOptions::new(DIRECTORY)
     };
+    let listens = random.once_in(3);
     let mut run = Run {
         machine,
         random,
         options,
+        listens,
         store: None,
         writers: BTreeMap::new(),
         kept: Vec::new(),
@@ -160,7 +164,7 @@ impl Run {
 
     /// Lets go of the store, whatever state it is in, and opens it again.
     fn restart(&mut self) -> Result<(), String> {
-        self.machine.threads().finish(Turn::ByObjects);
+        self.machine.threads().finish(Turn::Objects);
         self.writers.clear();
         self.kept.clear();
         let store = self.store().clone();
@@ -193,6 +197,10 @@ impl Run {
             match opened {
                 Ok(store) if !self.machine.is_off() => {
                     self.machine.crash_in(None);
+                    if self.listens {
+                        // With somebody listening only the log thread writes, otherwise also whoever waits.
+                        store.on_durable(Box::new(|_| {}));
+                    }
                     self.machine.note("opened", &store.stats().appended.get().to_le_bytes());
                     self.store = Some(store);
                     self.check_recovered()?;
@@ -200,7 +208,7 @@ impl Run {
                     return Ok(());
                 }
                 Ok(store) => {
-                    self.machine.threads().finish(Turn::ByObjects);
+                    self.machine.threads().finish(Turn::Objects);
                     drop(store);
                 }
                 Err(_) if struck || self.machine.is_off() => {}
@@ -266,6 +274,12 @@ impl Run {
                 return Err(format!("recovered {fork:?}, should be {} at {}", logged.name, logged.head));
             }
         }
+        let named = self.store().named_versions();
+        let found: Vec<(String, Version)> = named.into_iter().map(|named| (named.name, named.version)).collect();
+        let expected: Vec<(String, Version)> = world.names.iter().map(|(name, (at, _))| (name.clone(), *at)).collect();
+        if found != expected {
+            return Err(format!("the names are {found:?} and should be {expected:?}"));
+        }
         // Half of the time the content is left for later, so that pages of images stay absent for a while.
         if self.unchecked == 0 { self.check_heads() } else { Ok(()) }
     }
@@ -283,7 +297,12 @@ impl Run {
                 Err(fault) => return Err(format!("{id} cannot be read: {fault:?}")),
             }
         }
-        for (snapshot, state) in &self.kept {
+        let named = self.model.names.iter().map(|(name, (_, state))| {
+            let snapshot = self.store().named_version(name).ok_or_else(|| format!("the name {name} is gone"))?;
+            Ok::<_, String>((snapshot, Arc::clone(state)))
+        });
+        let named = named.collect::<Result<Vec<_>, _>>()?;
+        for (snapshot, state) in self.kept.iter().chain(&named) {
             match read_state(snapshot) {
                 Ok(found) if found == **state => {}
                 Ok(_) => return Err(format!("a snapshot of {} changed", snapshot.version())),
@@ -311,15 +330,20 @@ impl Run {
             75..=77 => self.keep()?,
             78..=85 => self.flush()?,
             86..=87 => self.image()?,
-            88..=90 => self.machine.threads().give_turn(Turn::ByObjects),
+            88..=90 => self.machine.threads().give_turn(Turn::Objects),
             91..=92 => self.pass_time(),
-            93..=96 => self.look_back()?,
+            93..=94 => self.look_back()?,
+            95 => self.name()?,
+            96 => self.use_name()?,
             97 => self.number()?,
             98 => self.read_image()?,
             _ => self.restart().map_err(Stop::Wrong)?,
         }
         if self.random.once_in(3) {
-            (0..self.random.below(5)).for_each(|_| self.machine.threads().give_turn(Turn::ByObjects));
+            (0..self.random.below(5)).for_each(|_| self.machine.threads().give_turn(Turn::Objects));
+        }
+        if self.random.once_in(3) {
+            (0..self.random.below(4)).for_each(|_| self.machine.threads().give_turn(Turn::Records));
         }
         if self.unchecked > 0 {
             self.unchecked -= 1;
@@ -579,7 +603,7 @@ impl Run {
 
     /// Images, unless a round is under way, which would be waited for.
     fn image(&mut self) -> Step {
-        self.machine.threads().finish(Turn::ByObjects);
+        self.machine.threads().finish(Turn::Objects);
         let report = self.store().image()?;
         self.report.image_rounds += 1;
         self.machine.note("image", &report.pages.to_le_bytes());
@@ -617,6 +641,63 @@ impl Run {
         require(read_state(&snapshot)? == *state, || format!("{} is not what it was", snapshot.version()))
     }
 
+    fn name(&mut self) -> Step {
+        let id = self.any_fork();
+        let Some((snapshot, state)) = self.past(id)? else { return Ok(()) };
+        let (version, name) = (snapshot.version(), self.new_name());
+        let durable = self.model.lines[&version.fork].durable;
+        match self.store().name_version(&snapshot, &name) {
+            Ok(_) => require(durable, || format!("{version} of an ephemeral fork has a name"))?,
+            Err(NameError::NotDurable(_)) if !durable => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        self.model.names.insert(name, (version, state));
+        self.model.logged(self.store().stats().appended.get());
+        Ok(())
+    }
+
+    /// Reads a named version, makes a fork of it, or gives the name up.
+    fn use_name(&mut self) -> Step {
+        let names: Vec<String> = self.model.names.keys().cloned().collect();
+        if names.is_empty() {
+            return self.fork_of_kept();
+        }
+        let name = names[self.random.index(names.len())].clone();
+        let (version, state) = self.model.names[&name].clone();
+        let snapshot = self.store().named_version(&name).ok_or_else(|| Stop::Wrong(format!("{name} is gone")))?;
+        require(snapshot.version() == version, || format!("{name} is {}, not {version}", snapshot.version()))?;
+        require(read_state(&snapshot)? == *state, || format!("{name}, {version}, is not what it was"))?;
+        if self.model.lines.len() < FORKS_MAX && self.random.once_in(2) {
+            let options = fork_options(&self.new_name(), self.durability());
+            let (info, ticket) = self.store().fork_from(&snapshot, options)?;
+            return self.forked(info, ticket, state);
+        }
+        self.store().forget_version_name(&name)?;
+        self.model.names.remove(&name);
+        self.model.logged(self.store().stats().appended.get());
+        Ok(())
+    }
+
+    /// Makes a fork of a snapshot that was taken a while ago, unless nothing else keeps that version.
+    fn fork_of_kept(&mut self) -> Step {
+        if self.kept.is_empty() || self.model.lines.len() >= FORKS_MAX {
+            return Ok(());
+        }
+        let (snapshot, state) = self.kept[self.random.index(self.kept.len())].clone();
+        let version = snapshot.version();
+        let options = fork_options(&self.new_name(), self.durability());
+        match self.store().fork_from(&snapshot, options) {
+            Ok((info, ticket)) => self.forked(info, ticket, state),
+            Err(ForkError::NotRetained { oldest, .. }) => {
+                require(version.lsn < oldest, || format!("{version} is retained, from {oldest} on"))
+            }
+            Err(ForkError::Store(StoreError::NoSuchFork(fork))) => {
+                require(!self.model.lines.contains_key(&fork), || format!("{fork} is there"))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn number(&mut self) -> Step {
         let count = 1 + self.random.below(3) as u32;
         let first = self.store().allocate_keyspaces(count)?.get();
@@ -627,7 +708,7 @@ impl Run {
     }
 
     fn read_image(&mut self) -> Step {
-        self.machine.threads().finish(Turn::ByObjects);
+        self.machine.threads().finish(Turn::Objects);
         let images = self.store().imaged_versions();
         if images.is_empty() {
             return Ok(());
@@ -657,7 +738,7 @@ impl Drop for Run {
     fn drop(&mut self) {
         // A run that failed leaves threads that wait for their turn.
         self.machine.turn_off();
-        self.machine.threads().finish(Turn::ByObjects);
+        self.machine.threads().finish(Turn::Objects);
         self.writers.clear();
         self.kept.clear();
     }

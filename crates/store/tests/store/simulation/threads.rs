@@ -2,8 +2,9 @@
 //!
 //! Of the threads of a simulated machine one runs at a time. A spawned thread begins to wait at once. How it goes on
 //! depends on what it is for:
-//! - *Until joined*: the log thread. Whoever waits for a record writes it (the store's queue does that without
-//!   listeners), so the thread is needed only to write the rest when the store closes, which joins it.
+//! - *By records*: the log thread. It goes on between two steps of the simulation, and when somebody waits for a record,
+//!   from one operation to the next: so it may have written half of a frame while others append, and be asleep when they
+//!   do. When the store closes it is joined, and runs to its end.
 //! - *By operations*: the thread that prepares a log segment. It holds no locks, so any other thread's operation lets it
 //!   make a few of its own.
 //! - *By objects*: the thread that images. It takes the store's locks, so it goes on only between two steps of the
@@ -17,9 +18,9 @@ use parking_lot::{Condvar, Mutex};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    UntilJoined,
-    ByOperations,
-    ByObjects,
+    Records,
+    Operations,
+    Objects,
 }
 
 #[derive(Default)]
@@ -115,6 +116,11 @@ impl Threads {
         result
     }
 
+    /// Whether this is a thread of that kind.
+    pub fn is(turn: Turn) -> bool {
+        OWN.with_borrow(|own| own.as_ref().is_some_and(|own| own.turn == turn))
+    }
+
     /// Where a thread of that kind waits for its turn; does nothing on others.
     pub fn turn(turn: Turn) {
         let own = OWN.with_borrow(|own| own.as_ref().filter(|own| own.turn == turn).map(Arc::clone));
@@ -125,7 +131,7 @@ impl Threads {
 
     fn of(&self, turn: Turn) -> Option<Arc<Gate>> {
         let mut gates = self.0.lock();
-        if turn == Turn::ByObjects {
+        if turn == Turn::Objects {
             // Nobody joins these.
             gates.retain(|(_, gate)| gate.turn != turn || !gate.state.lock().ended);
         }
@@ -134,7 +140,7 @@ impl Threads {
 
     /// Gives the first thread of a kind, if there is one, a turn. A thread gives none to itself.
     pub fn give_turn(&self, turn: Turn) {
-        if OWN.with_borrow(|own| own.as_ref().is_some_and(|own| own.turn == turn)) {
+        if Threads::is(turn) {
             return;
         }
         if let Some(gate) = self.of(turn) {

@@ -100,6 +100,8 @@ fn as_text(record: &LogRecord) -> Vec<String> {
         LogRecordKind::KeyspacesAllocated { first, count } => format!("{count} keyspaces from {first} on"),
         LogRecordKind::ForkIdsReserved { end } => format!("fork numbers below {end} reserved"),
         LogRecordKind::Call { fork, call } => format!("call on {fork} without a commit, {} bytes", call.len()),
+        LogRecordKind::VersionNamed { version, name } => format!("version {version} named `{}`", name.escape_debug()),
+        LogRecordKind::VersionNameForgotten { name } => format!("name `{}` of a version given up", name.escape_debug()),
     };
     let operation = |operation: &Operation| {
         let key = operation.key.escape_ascii();
@@ -150,6 +152,10 @@ fn as_json(record: &LogRecord) -> Value {
         LogRecordKind::Call { fork, call } => {
             json!({ "call": { "fork": fork.get(), "call": hexadecimal(call) } })
         }
+        LogRecordKind::VersionNamed { version: at, name } => {
+            json!({ "version_named": { "version": version(at), "name": name } })
+        }
+        LogRecordKind::VersionNameForgotten { name } => json!({ "version_name_forgotten": { "name": name } }),
     };
     json!({ "record": record.sequence, "segment": record.segment, "offset": record.offset, "what": what })
 }
