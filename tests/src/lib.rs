@@ -3,12 +3,14 @@
 //! - [`server`]: a `tine serve` process on a port of its own, with kill and restart.
 //! - [`raw_socket`]: a WebSocket client that can be as rude as a test needs.
 //! - [`in_process`]-style tests (failing disks) start `tine_server::Server` in the test itself.
+//! - [`bucket`]: a server of the S3 protocol.
 //! - [`browser`]: headless Chromium over the DevTools protocol.
 //!
 //! Rules for tests: port 0, a directory of one's own, no sleeping for luck (wait for a condition with
 //! a deadline), and a failure keeps its data and logs and prints how to repeat it ([`keep`]).
 
 pub mod browser;
+pub mod bucket;
 pub mod command;
 pub mod compatibility;
 pub mod history;

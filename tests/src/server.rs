@@ -28,6 +28,7 @@ pub struct TestServer {
     url: String,
     directory: TestDirectory,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 /// How a server process ended that did not come up.
@@ -55,10 +56,20 @@ impl TestServer {
     /// When it does not come up.
     #[track_caller]
     pub fn start_with(options: &[&str]) -> TestServer {
+        TestServer::start_in(options, Vec::new())
+    }
+
+    /// The same with more variables in its environment.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[track_caller]
+    pub fn start_in(options: &[&str], environment: Vec<(String, String)>) -> TestServer {
         let directory = TestDirectory::new("server");
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        match launch(&data_of(directory.path()), &log_of(directory.path()), "127.0.0.1:0", &options) {
-            Ok((child, url)) => TestServer { child, url, directory, options },
+        let (data, log) = (data_of(directory.path()), log_of(directory.path()));
+        match launch(&data, &log, "127.0.0.1:0", &options, &environment) {
+            Ok((child, url)) => TestServer { child, url, directory, options, environment },
             Err(failure) => panic!("the server did not come up: {:?}\n{}", failure.status, failure.log),
         }
     }
@@ -186,6 +197,11 @@ impl TestServer {
         self.child.wait().expect("the child can be awaited");
     }
 
+    /// Changes the options that the next start has.
+    pub fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|option| (*option).to_owned()).collect();
+    }
+
     /// Starts the server again on the same data, on a new port.
     ///
     /// # Panics
@@ -203,7 +219,8 @@ impl TestServer {
     /// When it does not come up.
     pub fn try_restart(&mut self) -> Result<(), Failure> {
         let folder = self.directory.path();
-        let (child, url) = launch(&data_of(folder), &log_of(folder), "127.0.0.1:0", &self.options)?;
+        let (data, log) = (data_of(folder), log_of(folder));
+        let (child, url) = launch(&data, &log, "127.0.0.1:0", &self.options, &self.environment)?;
         self.child = child;
         self.url = url;
         Ok(())
@@ -269,7 +286,13 @@ pub fn single_file(source: &str) -> SourceBundle {
 ///
 /// # Errors
 /// When it ends before, or is not ready in time.
-pub fn launch(data: &Path, log: &Path, listen: &str, options: &[String]) -> Result<(Child, String), Failure> {
+pub fn launch(
+    data: &Path,
+    log: &Path,
+    listen: &str,
+    options: &[String],
+    environment: &[(String, String)],
+) -> Result<(Child, String), Failure> {
     let log_file = open_log(log);
     let begin = log_file.metadata().map_or(0, |facts| facts.len());
     let mut command = Command::new(binary());
@@ -283,6 +306,7 @@ pub fn launch(data: &Path, log: &Path, listen: &str, options: &[String]) -> Resu
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
     clean_environment(&mut command, log.parent().unwrap_or(data));
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
     unsafe {
         command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {

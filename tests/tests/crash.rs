@@ -286,7 +286,8 @@ fn a_second_server_on_the_same_directory_refuses() {
     let server = TestServer::start();
     let database = server.publish_probe("one-owner");
     let log = server.folder().join("second.log");
-    let failure = tine_tests::server::launch(&server.data(), &log, "127.0.0.1:0", &[]).expect_err("it must refuse");
+    let failure =
+        tine_tests::server::launch(&server.data(), &log, "127.0.0.1:0", &[], &[]).expect_err("it must refuse");
     assert_eq!(failure.status.and_then(|status| status.code()), Some(6), "{}", failure.log);
     assert!(failure.log.contains("use") || failure.log.contains("lock"), "{}", failure.log);
     database.client.call(&database.name, "noop", &serde_json::json!([])).expect("the first one goes on");

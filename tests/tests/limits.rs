@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use serde_json::json;
 use tine_client::{
     ClientError, ConnectOptions, Connection,
     protocol::{ClientMessage, ServerMessage, encode_client_message},
@@ -22,6 +23,26 @@ fn encoded(messages: &[ClientMessage]) -> Vec<u8> {
 
 fn noop(request_id: u32) -> ClientMessage {
     ClientMessage::CallReducer { request_id, reducer: "noop".into(), args: Bytes::new() }
+}
+
+/// A text that is too long for its index is refused, and nothing changes. The module's log says why, with the limit, and so
+/// does a statement.
+#[test]
+fn keys_that_are_too_long_are_refused() {
+    let server = TestServer::start();
+    let database = server.publish_probe("keys");
+    let (client, name) = (&database.client, &database.name);
+    let add = |bytes: usize| client.call(name, "add", &json!(["x".repeat(bytes), 1]));
+    add(1_800).expect("within the limit");
+    add(3_000).expect_err("over the limit");
+    let logged = client.logs(name, None).expect("the log");
+    assert!(logged.iter().any(|record| record.message.contains("the limit is 1884")), "{logged:?}");
+    let insert = format!("INSERT INTO person (id, name, age) VALUES (9, '{}', 1)", "x".repeat(3_000));
+    let error = client.sql(name, &insert).expect_err("over the limit");
+    assert_eq!(error.shown_code(), "TN0417", "{error:?}");
+    assert!(error.to_string().contains("the limit is 1884"), "{error}");
+    let rows = client.sql(name, "SELECT id FROM person").expect("read");
+    assert_eq!(rows[0].rows.len(), 1);
 }
 
 /// More requests than may wait, behind a call that takes until its deadline: the sender is told 1013,

@@ -82,7 +82,10 @@ impl Database {
         row: DatabaseRow,
         progress: &mut dyn FnMut(RecoveryProgress),
     ) -> Result<Arc<Database>, HostError> {
-        let store = Store::open_with_progress(StoreOptions::new(directory.to_owned()), host.env.clone(), progress)?;
+        host.images.move_in(&*host.env, directory, row.identity)?;
+        let options =
+            StoreOptions { images: host.images.place(row.identity), ..StoreOptions::new(directory.to_owned()) };
+        let store = Store::open_with_progress(options, host.env.clone(), progress)?;
         let durability = Arc::new(watch::Sender::new(Durability { ticket: store.durable(), failed: false }));
         let sender = durability.clone();
         store.on_durable(Box::new(move |ticket| {

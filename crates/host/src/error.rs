@@ -129,6 +129,14 @@ pub enum HostError {
     /// Another server uses the data directory.
     #[error("the data directory {0} is in use by another server")]
     DirectoryInUse(String),
+    /// The data directory remembers another place for images than the one asked for.
+    #[error("the images of the data directory are in {remembered}, not in {asked}")]
+    ImagesElsewhere {
+        /// Where they are.
+        remembered: String,
+        /// What was asked for.
+        asked: String,
+    },
     /// The data directory was written by an incompatible version.
     #[error("the data directory {directory} has format {found}, this program reads {expected}")]
     WrongVersion {
@@ -237,6 +245,7 @@ impl HostError {
             HostError::NeverConfirmed => "TN0612",
             HostError::DirectoryInUse(_) => "TN0613",
             HostError::WrongVersion { .. } => "TN0614",
+            HostError::ImagesElsewhere { .. } => "TN0625",
             HostError::Damaged(_) => "TN0615",
             HostError::Io { .. } => "TN0616",
             HostError::Migrate(error) => error.code(),

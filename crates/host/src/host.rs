@@ -23,6 +23,7 @@ use crate::database::Database;
 use crate::handle::ForkHandle;
 use crate::housekeeping::Housekeeping;
 use crate::http;
+use crate::images::ImageHome;
 use crate::instances::Instances;
 use crate::isolation::InstanceMaker;
 use crate::metrics::Metrics;
@@ -50,6 +51,7 @@ pub(crate) struct HostShared {
     /// Sends what procedures ask for.
     pub http: http::Client,
     pub modules: ModuleCache,
+    pub images: ImageHome,
     next_client: AtomicU64,
 }
 
@@ -165,6 +167,7 @@ impl Host {
             return Err(HostError::DirectoryInUse(directory.display().to_string()));
         }
         check_version(&*env, &directory)?;
+        let images = ImageHome::open(&*env, &directory, &options.images)?;
         let metrics = Arc::new(Metrics::default());
         let next_core = AtomicUsize::new(0);
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -201,6 +204,7 @@ impl Host {
             scheduler,
             http,
             modules,
+            images,
             next_client: AtomicU64::new(1),
         });
         let (control, rows) = Control::open(directory.join("control"), env.clone())?;
@@ -254,6 +258,10 @@ impl Host {
             if !known.contains(&path) {
                 tracing::info!(path = %path.display(), "removing the rest of a database that was not created or deleted to the end");
                 env.remove_dir_all(&path).map_err(io)?;
+                let identity = path.file_name().and_then(|name| Identity::from_hex(&name.to_string_lossy()).ok());
+                if let Some(identity) = identity {
+                    self.shared().images.remove(identity);
+                }
             }
         }
         Ok(())
@@ -374,6 +382,7 @@ impl Host {
             // Without its row the directory is a leftover: removed now if possible, else on the next start.
             let _ = database.close();
             let _ = self.shared().env.remove_dir_all(&path);
+            self.shared().images.remove(row.identity);
             return Err(error);
         }
         self.0.directory.write().add(database.clone());
@@ -403,7 +412,9 @@ impl Host {
         database.close()?;
         let path = self.database_directory(database.identity);
         let io = |source| HostError::Io { action: format!("removing {}", path.display()), source };
-        self.shared().env.remove_dir_all(&path).map_err(io)
+        self.shared().env.remove_dir_all(&path).map_err(io)?;
+        self.shared().images.remove(database.identity);
+        Ok(())
     }
 
     /// Locks or unlocks a database: while it is locked it cannot be deleted and its main cannot start over.

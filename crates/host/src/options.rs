@@ -10,7 +10,7 @@ use tine_module::Limits;
 use tine_query::SelectLimits;
 use tine_sandbox::Sandbox;
 
-use crate::{HttpRule, IsolationMode};
+use crate::{HttpRule, ImageOptions, IsolationMode};
 
 /// Requests of one connection that may be received and not yet handled; the peer's number.
 pub(crate) const CLIENT_REQUESTS_MAX: usize = 16_384;
@@ -62,6 +62,8 @@ pub struct HostOptions {
     pub sandbox: Option<Arc<Sandbox>>,
     /// Where modules run that do not say it themselves.
     pub isolation: IsolationMode,
+    /// Where images of the databases are.
+    pub images: ImageOptions,
     /// Breaks the order of requests on purpose: tests prove with it that they would notice.
     #[doc(hidden)]
     pub sabotage: Sabotage,
@@ -85,6 +87,7 @@ impl HostOptions {
             http_allow: Vec::new(),
             sandbox: None,
             isolation: IsolationMode::default(),
+            images: ImageOptions::default(),
             sabotage: Sabotage::None,
         }
         .with_cores(cpu::budget().cores.get())

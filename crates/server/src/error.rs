@@ -308,6 +308,7 @@ fn host_status(error: &HostError) -> StatusCode {
         HostError::Fork(_) => StatusCode::BAD_REQUEST,
         HostError::DirectoryInUse(_)
         | HostError::WrongVersion { .. }
+        | HostError::ImagesElsewhere { .. }
         | HostError::Damaged(_)
         | HostError::History(_)
         | HostError::Log(_)

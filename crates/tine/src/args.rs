@@ -42,7 +42,7 @@ Exit status:
 
 Settings come from the flag, else the TINE_* variable shown, else the project's `.tine` file, else
 `tine.toml`, both in this directory or in one above it (keys: server, data_dir, database, listen,
-token), else the default; `tine config show` tells which. Databases are named by name or identity;
+token, images), else the default; `tine config show` tells which. Databases are named by name or identity;
 `name@fork` names one fork, `.` the project's database and `@fork` a fork of it.
 
 `tine explain TN0601` tells what an error code means and what to do about it.";
@@ -188,6 +188,10 @@ pub struct ServeArgs {
     /// Address and port to listen on; port 0 takes any free one [default: 127.0.0.1:3000]
     #[arg(long, value_name = "ADDR:PORT", env = "TINE_LISTEN", hide_env_values = true)]
     pub listen: Option<String>,
+    /// Bucket for the images of databases, such as s3://bucket/folder; it is remembered in the data directory [default: the data
+    /// directory]. Credentials come from the variables of the provider's own tools (AWS_*, GOOGLE_*, AZURE_*)
+    #[arg(long, value_name = "URL", env = "TINE_IMAGES", hide_env_values = true)]
+    pub images: Option<String>,
     /// Let every identity publish new databases, not only those that know the local admin token
     #[arg(
         long,

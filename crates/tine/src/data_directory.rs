@@ -4,14 +4,15 @@
 //! directory open. A log is then read up to its last frame that is there completely.
 
 use std::{
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use tine_base::SystemEnv;
-use tine_host::{DIRECTORY_VERSION, RecordedDatabase, recorded_databases};
-use tine_store::{LogFile, LogReader, LogRecord, LogRecordKind, Store};
+use tine_host::{DIRECTORY_VERSION, RecordedDatabase, recorded_databases, remembered_url};
+use tine_store::{ImagePlace, LogFile, LogReader, LogRecord, LogRecordKind, Store};
 
 use crate::failure::Failure;
 
@@ -23,10 +24,39 @@ pub const LOCK_FILE: &str = "LOCK";
 pub const KEYS_FOLDER: &str = "keys";
 /// The store that knows the databases.
 pub const CONTROL_FOLDER: &str = "control";
+/// Where the stores of databases are.
+pub const DATABASES_FOLDER: &str = "databases";
 /// The logs below a store's folder.
 pub const LOG_FOLDER: &str = "log";
 /// Where a store keeps its images, if there are any yet.
 pub const IMAGES_FOLDER: &str = "images";
+
+/// Begins the names of the variables in which the tools of object stores look for credentials and endpoints.
+const BUCKET_VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+
+/// Credentials and endpoints of buckets, from the environment.
+pub fn bucket_settings() -> HashMap<String, String> {
+    let is_for_buckets = |name: &str| BUCKET_VARIABLES.iter().any(|prefix| name.starts_with(prefix));
+    std::env::vars()
+        .filter(|(name, _)| is_for_buckets(name))
+        .map(|(name, value)| (name.to_lowercase(), value))
+        .collect()
+}
+
+/// Where the images of a store are: in the bucket that its data directory remembers, if it is one of a database.
+///
+/// # Errors
+/// What the directory remembers cannot be read.
+pub fn image_place(store: &Path) -> Result<ImagePlace, Failure> {
+    let store = store.canonicalize().unwrap_or_else(|_| store.to_owned());
+    let directory = store.parent().filter(|parent| parent.ends_with(DATABASES_FOLDER)).and_then(Path::parent);
+    let url = directory.map(|directory| remembered_url(&SystemEnv, directory)).transpose();
+    let url = url.map_err(|source| Failure::Serve { source: source.into() })?.flatten();
+    Ok(match (url, store.file_name()) {
+        (Some(url), Some(name)) => ImagePlace::Url(format!("{url}/{}", name.to_string_lossy()), bucket_settings()),
+        _ => ImagePlace::Directory,
+    })
+}
 
 /// What a log tells.
 #[derive(Debug)]

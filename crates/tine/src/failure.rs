@@ -350,6 +350,7 @@ fn client_exit(error: &ClientError) -> Exit {
 fn serve_exit(error: &ServerError) -> Exit {
     match error {
         ServerError::Host(HostError::DirectoryInUse(_)) => Exit::Conflict,
+        ServerError::Host(HostError::ImagesElsewhere { .. }) => Exit::Usage,
         ServerError::Listen { source, .. } => match source.kind() {
             io::ErrorKind::AddrInUse => Exit::Conflict,
             io::ErrorKind::PermissionDenied => Exit::NotAuthorised,

@@ -46,6 +46,7 @@ struct SettingsFile {
     database: Option<String>,
     listen: Option<String>,
     token: Option<String>,
+    images: Option<String>,
 }
 
 /// Where a setting comes from.
@@ -107,6 +108,7 @@ pub struct Settings {
     pub database: Option<Setting<String>>,
     server: Option<Setting<String>>,
     listen: Option<Setting<String>>,
+    images: Option<Setting<String>>,
 }
 
 impl Settings {
@@ -161,6 +163,7 @@ impl Settings {
             database: variable(DATABASE_VARIABLE).or_else(|| from_files(|keys| keys.database.clone())),
             server: given(&args.server, "TINE_SERVER"),
             listen: from_files(|keys| keys.listen.clone()),
+            images: from_files(|keys| keys.images.clone()),
             data_dir: data_dir.value,
             data_dir_origin: data_dir.origin,
         };
@@ -203,6 +206,14 @@ impl Settings {
         }
         let default = || Setting { value: LISTEN_DEFAULT.to_owned(), origin: Origin::Default };
         self.listen.clone().unwrap_or_else(default)
+    }
+
+    /// The bucket for images, if one is set; `flag` is the flag's or the variable's.
+    pub fn images(&self, flag: Option<&str>) -> Option<Setting<String>> {
+        let Some(flag) = flag else { return self.images.clone() };
+        let is_variable = is_from("TINE_IMAGES", Some(flag));
+        let origin = if is_variable { Origin::Variable("TINE_IMAGES") } else { Origin::Flag };
+        Some(Setting { value: flag.to_owned(), origin })
     }
 
     /// The file in which a running server writes its address.

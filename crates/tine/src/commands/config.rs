@@ -50,6 +50,7 @@ pub fn run(args: &ConfigArgs, global: &GlobalArgs, output: &Output) -> Result<()
 fn rows(settings: &Settings) -> Vec<(&'static str, Option<String>, Option<Origin>)> {
     let listen_variable = std::env::var("TINE_LISTEN").ok();
     let (server, listen) = (settings.server(), settings.listen(listen_variable.as_deref()));
+    let images = settings.images(std::env::var("TINE_IMAGES").ok().as_deref());
     let data_dir = settings.data_dir.display().to_string();
     let credentials = &settings.credentials;
     let token = settings.token.as_ref();
@@ -59,6 +60,7 @@ fn rows(settings: &Settings) -> Vec<(&'static str, Option<String>, Option<Origin
         ("database", database.map(|set| set.value.clone()), database.map(|set| set.origin.clone())),
         ("data_dir", Some(data_dir), Some(settings.data_dir_origin.clone())),
         ("listen", Some(listen.value), Some(listen.origin)),
+        ("images", images.as_ref().map(|set| set.value.clone()), images.map(|set| set.origin)),
         ("credentials", Some(credentials.value.display().to_string()), Some(credentials.origin.clone())),
         ("token", token.map(|_| "(given)".to_owned()), token.map(|set| set.origin.clone())),
     ]

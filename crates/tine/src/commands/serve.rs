@@ -20,6 +20,7 @@ use super::logging::{self, LogLevel};
 use super::systemd;
 use crate::{
     args::{GlobalArgs, ServeArgs},
+    data_directory::bucket_settings,
     failure::Failure,
     output::{Output, duration_text},
     settings::{Settings, create_private_directory},
@@ -59,6 +60,8 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs, output: &Output) -> Result<(),
     options.host.isolation = args.isolation;
     options.ipc = args.ipc.clone();
     options.host.http_allow = args.allow_http.clone();
+    options.host.images.url = settings.images(args.images.as_deref()).map(|setting| setting.value);
+    options.host.images.settings = bucket_settings();
     if let Some(folder) = &args.static_dir {
         let pages = tine_server::read_directory(folder, STATIC_PATH);
         options.pages = pages.map_err(|source| Failure::File { path: folder.clone(), source })?;

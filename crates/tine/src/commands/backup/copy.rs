@@ -51,6 +51,25 @@ impl Copier {
         }
     }
 
+    /// Copies what came from elsewhere.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn content(&mut self, path: &Path, content: &[u8]) -> Result<(), Failure> {
+        let to = self.target.join(path);
+        let write = || {
+            let mut target = create(&to, 0o600)?;
+            target.write_all(content)?;
+            target.sync_all()
+        };
+        write().map_err(|source| Failure::File { path: to.clone(), source })?;
+        let bytes = content.len() as u64;
+        self.progress.add(bytes);
+        let blake3 = blake3::hash(content).to_hex().to_string();
+        self.files.push(SavedFile { path: path.to_owned(), bytes, blake3 });
+        Ok(())
+    }
+
     /// Makes the folders durable and returns what was copied.
     ///
     /// # Errors
@@ -70,10 +89,7 @@ impl Copier {
         let mode = source.metadata()?.permissions().mode() & 0o700;
         // The length now: a file that grows meanwhile must not be chased.
         let wanted = bytes.map_or_else(|| source.metadata().map(|facts| facts.len()), Ok)?;
-        if let Some(folder) = to.parent() {
-            create_private_directory(folder)?;
-        }
-        let mut target = OpenOptions::new().write(true).create_new(true).mode(mode | 0o600).open(to)?;
+        let mut target = create(to, mode | 0o600)?;
         let mut source = source.take(wanted);
         let mut hasher = blake3::Hasher::new();
         let mut piece = vec![0; PIECE_BYTES];
@@ -94,6 +110,14 @@ impl Copier {
         target.sync_all()?;
         Ok((copied, hasher.finalize().to_hex().to_string()))
     }
+}
+
+/// Creates a file and its folder.
+fn create(path: &Path, mode: u32) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        create_private_directory(folder)?;
+    }
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
 }
 
 /// Makes what was done in a folder durable.

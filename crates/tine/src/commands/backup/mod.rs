@@ -33,8 +33,8 @@ use std::{
 
 use clap::Args;
 use serde_json::json;
-use tine_host::RecordedDatabase;
-use tine_store::{Objects, RemoteObjects, image_objects};
+use tine_host::{IMAGES_FILE, RecordedDatabase};
+use tine_store::{ImageError, image_objects};
 
 pub use self::restore::run as restore;
 use self::{
@@ -45,7 +45,7 @@ use crate::{
     args::GlobalArgs,
     data_directory::{
         CONTROL_FOLDER, IMAGES_FOLDER, KEYS_FOLDER, LOCK_FILE, LOG_FOLDER, LogFacts, VERSION_FILE, check_version,
-        entries, name_of, read_control, read_log,
+        entries, image_place, name_of, read_control, read_log,
     },
     failure::Failure,
     output::{Output, duration_text},
@@ -55,9 +55,9 @@ use crate::{
 
 /// How often a backup is begun again because databases were deleted under it.
 const ATTEMPTS_MAX: usize = 3;
-/// What a data directory may hold besides what is copied: the lock, the address of the server that runs,
-/// and compiled code that is made again when it is missing.
-const LEFT_OUT: [&str; 3] = [LOCK_FILE, "address", "cache"];
+/// What a data directory may hold besides what is copied: the lock, the address of the server that runs, compiled code that
+/// is made again when it is missing, and where images are, since the copy has its own beside the logs.
+const LEFT_OUT: [&str; 4] = [LOCK_FILE, "address", "cache", IMAGES_FILE];
 /// What is copied of a data directory, each in its own way.
 const PARTS: [&str; 4] = [VERSION_FILE, KEYS_FOLDER, CONTROL_FOLDER, "databases"];
 /// What modules printed, which is copied as far as it is written.
@@ -220,7 +220,7 @@ fn copy_database(
 /// Copies the images and the log of a store.
 fn copy_store(copier: &mut Copier, source: &Path, store: &Path) -> Result<LogFacts, Failure> {
     let folder = source.join(store);
-    let place: Arc<dyn Objects> = Arc::new(RemoteObjects::directory(&folder.join(IMAGES_FOLDER))?);
+    let place = image_place(&folder)?.objects(&folder)?.expect("a place is never nowhere");
     for _ in 0..ATTEMPTS_MAX {
         let images = image_objects(Arc::clone(&place))?;
         let facts = match read_log(&folder, |_| {}) {
@@ -235,7 +235,9 @@ fn copy_store(copier: &mut Copier, source: &Path, store: &Path) -> Result<LogFac
             continue;
         }
         for name in images.iter().flat_map(|images| &images.names) {
-            copier.file(&store.join(IMAGES_FOLDER).join(name), None)?;
+            let object = place.read(name, None);
+            let object = object.map_err(|source| ImageError::Object { object: place.address(name), source })?;
+            copier.content(&store.join(IMAGES_FOLDER).join(name), &object)?;
         }
         copy_log(copier, source, store, &facts)?;
         return Ok(facts);

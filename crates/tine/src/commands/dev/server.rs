@@ -19,6 +19,7 @@ use crate::{
     args::GlobalArgs,
     commands::serve::{reachable, resolve_listen, show_recovery},
     credentials,
+    data_directory::bucket_settings,
     failure::Failure,
     settings::{Origin, Settings, create_private_directory},
 };
@@ -191,6 +192,7 @@ fn start_server(runtime: &Runtime, args: &DevArgs, settings: &Settings, pages: V
     let start = |address: &str| {
         let mut options = ServerOptions::new(resolve_listen(address)?, settings.data_dir.clone());
         options.pages = pages.clone();
+        options.host.images.settings = bucket_settings();
         let started = runtime.block_on(Server::start(options, Arc::new(SystemEnv), show_recovery()));
         started.map_err(|source| Failure::Serve { source })
     };

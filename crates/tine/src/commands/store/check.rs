@@ -1,12 +1,10 @@
 //! `tine store check`
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
-use tine_store::{ImageCheck, ImageError, OpenError, RemoteObjects, StoreView, check_images_with_progress};
+use tine_store::{ImageCheck, ImageError, ImagePlace, OpenError, StoreView, check_images_with_progress};
 
-use super::{Place, view};
-use crate::{data_directory::IMAGES_FOLDER, failure::Failure, output::Output, progress::Progress};
+use super::{Place, view_with};
+use crate::{data_directory::image_place, failure::Failure, output::Output, progress::Progress};
 
 /// What is wrong with a store.
 enum Problem {
@@ -47,7 +45,8 @@ impl Problem {
 /// # Errors
 /// [`Failure::Damaged`] when one is.
 pub fn run(places: &[Place], output: &Output) -> Result<(), Failure> {
-    let results: Vec<_> = places.iter().map(check).collect();
+    let images = places.iter().map(|place| image_place(&place.directory)).collect::<Result<Vec<_>, _>>()?;
+    let results: Vec<_> = places.iter().zip(images).map(|(place, images)| check(place, images)).collect();
     let damaged = results.iter().filter(|result| result.is_err()).count();
     if output.is_json() {
         output
@@ -58,18 +57,18 @@ pub fn run(places: &[Place], output: &Output) -> Result<(), Failure> {
     if damaged > 0 { Err(Failure::Damaged { damaged, stores: places.len() }) } else { Ok(()) }
 }
 
-fn check(place: &Place) -> Result<(StoreView, ImageCheck), Problem> {
+fn check(place: &Place, images: ImagePlace) -> Result<(StoreView, ImageCheck), Problem> {
     // The images first: what is imaged later is no part of them.
-    let objects = RemoteObjects::directory(&place.directory.join(IMAGES_FOLDER)).map_err(Problem::Images)?;
+    let objects = images.objects(&place.directory).map_err(Problem::Images)?.expect("a place is never nowhere");
     let mut progress: Option<(Progress, u64)> = None;
-    let images = check_images_with_progress(Arc::new(objects), &mut |done, total| {
+    let checked = check_images_with_progress(objects, &mut |done, total| {
         let begin = || (Progress::of_items("checking images", "pages", total), 0);
         let (progress, before) = progress.get_or_insert_with(begin);
         progress.add(done.saturating_sub(*before));
         *before = done;
     });
-    let images = images.map_err(Problem::Images)?;
-    Ok((view(&place.directory).map_err(Problem::Log)?, images))
+    let checked = checked.map_err(Problem::Images)?;
+    Ok((view_with(&place.directory, images).map_err(Problem::Log)?, checked))
 }
 
 fn as_text(place: &Place, result: &Result<(StoreView, ImageCheck), Problem>) -> String {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use tine_base::{Env, SystemEnv};
-use tine_store::{OpenError, StoreOptions, StoreView};
+use tine_store::{ImagePlace, OpenError, StoreOptions, StoreView};
 
 use crate::{
     args::GlobalArgs,
-    data_directory::{CONTROL_FOLDER, LOG_FOLDER, VERSION_FILE, check_version, entries},
+    data_directory::{CONTROL_FOLDER, DATABASES_FOLDER, LOG_FOLDER, VERSION_FILE, check_version, entries, image_place},
     failure::Failure,
     output::Output,
     progress::Progress,
@@ -19,9 +19,6 @@ use crate::{
 mod check;
 mod dump;
 mod stat;
-
-/// Where the stores of databases are.
-const DATABASES_FOLDER: &str = "databases";
 
 /// `tine store`
 #[derive(Debug, Args)]
@@ -120,10 +117,15 @@ fn stores(args: &PlaceArgs, global: &GlobalArgs) -> Result<Vec<Place>, Failure> 
     Ok(all.filter(|path| is_store(path)).map(named).collect())
 }
 
-fn view(directory: &Path) -> Result<StoreView, OpenError> {
+fn view(directory: &Path) -> Result<StoreView, Failure> {
+    Ok(view_with(directory, image_place(directory)?)?)
+}
+
+fn view_with(directory: &Path, images: ImagePlace) -> Result<StoreView, OpenError> {
     let env: Arc<dyn Env> = Arc::new(SystemEnv);
     let mut progress: Option<(Progress, u64)> = None;
-    StoreView::open(&StoreOptions::new(directory), &env, &mut |now| {
+    let options = StoreOptions { images, ..StoreOptions::new(directory) };
+    StoreView::open(&options, &env, &mut |now| {
         let (progress, done) = progress.get_or_insert_with(|| (Progress::new("reading the log", now.bytes_total), 0));
         progress.add(now.bytes_done.saturating_sub(*done));
         *done = now.bytes_done;

@@ -23,6 +23,9 @@ pub fn run(places: &[Place], output: &Output) -> Result<(), Failure> {
         } else {
             output.lines(summary(place, &view))?;
             output.table(&forks(&view))?;
+            if !view.named.is_empty() {
+                output.table(&named(&view))?;
+            }
             output.line("")?;
         }
     }
@@ -74,6 +77,15 @@ fn forks(view: &StoreView) -> Table {
     table
 }
 
+fn named(view: &StoreView) -> Table {
+    let mut table = Table::new(["named version", "of", "committed at"]);
+    for named in &view.named {
+        let time = Timestamp::from_micros(named.timestamp_micros).to_string();
+        table.row([printable(&named.name), named.version.to_string(), time]);
+    }
+    table
+}
+
 fn as_json(place: &Place, view: &StoreView) -> Value {
     let segment = |file: &tine_store::LogFile| json!({ "file": file.path, "bytes": file.bytes });
     let fork = |fork: &ForkInfo| {
@@ -106,5 +118,11 @@ fn as_json(place: &Place, view: &StoreView) -> Value {
             "bytes": images.pages * PAGE_BYTES as u64,
         })),
         "forks": view.forks().map(fork).collect::<Vec<_>>(),
+        "named": view.named.iter().map(|named| json!({
+            "name": named.name,
+            "fork": named.version.fork.get(),
+            "lsn": named.version.lsn.get(),
+            "timestamp_micros": named.timestamp_micros,
+        })).collect::<Vec<_>>(),
     })
 }
