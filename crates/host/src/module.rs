@@ -331,9 +331,12 @@ fn inline_product(def: &ModuleDef, params: &ProductType) -> Result<ProductType, 
     }
 }
 
+/// BLAKE3 of a program, and what it was compiled for.
+type CompiledKey = ([u8; 32], IsolationMode);
+
 /// Compiled modules by hash and where they run, shared by all forks that run the same code and dropped with the last of them.
 pub(crate) struct ModuleCache {
-    modules: Mutex<HashMap<([u8; 32], IsolationMode), Weak<CompiledModule>>>,
+    modules: Mutex<HashMap<CompiledKey, Weak<CompiledModule>>>,
     maker: Arc<InstanceMaker>,
     /// Compiled bundles of earlier runs.
     kept: Option<CodeCache>,
