@@ -163,7 +163,8 @@ impl Key {
             Phase::Launching => add(&self.pool.sandbox.metrics.waiters_coalesced, 1),
             Phase::Ready(_) | Phase::Closed => {}
         }
-        let wakes = self.grant(&mut inner);
+        let mut wakes = Wakes::new();
+        self.grant(&mut inner, &mut wakes);
         let grant = match &inner.tickets.get(id).stage {
             Stage::Granted(grant) => Some(grant.clone()),
             _ => None,
@@ -209,7 +210,8 @@ impl Key {
             return false;
         }
         self.attach_locked(&mut inner, process);
-        let wakes = self.grant(&mut inner);
+        let mut wakes = Wakes::new();
+        self.grant(&mut inner, &mut wakes);
         wake(inner, wakes);
         true
     }
@@ -222,8 +224,7 @@ impl Key {
     }
 
     /// Grants slots to those who wait, as far as there are any.
-    fn grant(&self, inner: &mut Inner) -> Wakes {
-        let mut wakes = Vec::new();
+    fn grant(&self, inner: &mut Inner, wakes: &mut Wakes) {
         while let Phase::Ready(process) = &inner.phase
             && let Some(&id) = inner.queue.front()
         {
@@ -245,7 +246,6 @@ impl Key {
                 wakes.push(waker);
             }
         }
-        wakes
     }
 
     /// Whether the ticket has its grant.
@@ -274,16 +274,19 @@ impl Key {
     ) -> Result<(), Failure> {
         let mut inner = self.inner.lock();
         let ticket = inner.tickets.get_mut(id);
-        match &ticket.stage {
-            Stage::Granted(_) => {
-                ticket.stage = Stage::Posted(grant.clone());
+        match std::mem::replace(&mut ticket.stage, Stage::Queued) {
+            Stage::Granted(held) => {
+                ticket.stage = Stage::Posted(held);
                 ticket.exchange = exchange;
                 ticket.is_attended = notify == Notify::Attended;
                 ticket.waker = waker.cloned();
                 // Under the lock, so that whoever closes the worker finds either no post or a request that was not begun.
                 grant.process.end.prepare(grant.place, grant.generation, exchange, notify);
             }
-            Stage::Failed(_) => return Err(self.take_failure(&mut inner, id)),
+            Stage::Failed(failure) => {
+                self.remove(&mut inner, id);
+                return Err(failure);
+            }
             stage => unreachable!("a ticket that was granted a slot is {stage:?}"),
         }
         inner.tally.in_flight += 1;
@@ -320,7 +323,8 @@ impl Key {
         let mut inner = self.inner.lock();
         if let Stage::Posted(grant) = &inner.tickets.get(id).stage {
             let (process, slot) = (grant.process.clone(), grant.place.slot);
-            let wakes = self.complete(&mut inner, &process, slot);
+            let mut wakes = Wakes::new();
+            self.complete(&mut inner, &process, slot, &mut wakes);
             wake(inner, wakes);
         }
     }
@@ -331,34 +335,33 @@ impl Key {
         if !inner.is_current(process.id) {
             return;
         }
-        let wakes = self.complete_all(&mut inner, process, bits);
+        let mut wakes = Wakes::with_capacity(bits.count_ones() as usize);
+        self.complete_all(&mut inner, process, bits, &mut wakes);
         wake(inner, wakes);
     }
 
-    fn complete_all(&self, inner: &mut Inner, process: &Arc<Process>, bits: u64) -> Wakes {
-        let mut wakes = Vec::new();
+    fn complete_all(&self, inner: &mut Inner, process: &Arc<Process>, bits: u64, wakes: &mut Wakes) {
         let mut left = bits;
         while left != 0 && inner.is_current(process.id) {
             let slot = left.trailing_zeros();
             left &= left - 1;
-            wakes.append(&mut self.complete(inner, process, slot));
+            self.complete(inner, process, slot, wakes);
         }
-        wakes
     }
 
     /// Settles one slot that the worker claims is done, or closes a worker that lies.
-    fn complete(&self, inner: &mut Inner, process: &Arc<Process>, slot: u32) -> Wakes {
+    fn complete(&self, inner: &mut Inner, process: &Arc<Process>, slot: u32, wakes: &mut Wakes) {
         let flight = inner.flights.get(slot as usize).copied().flatten();
         let Some(id) = flight else {
-            return self.close_locked(inner, Death::Killed(KillCause::Protocol));
+            return self.close_locked(inner, Death::Killed(KillCause::Protocol), wakes);
         };
         match harvest(process, inner.tickets.get(id)) {
             Harvest::Done(incoming) => {
                 self.note_reply(inner);
-                self.finish(inner, id, incoming)
+                self.finish(inner, id, incoming, wakes);
             }
             Harvest::Settled | Harvest::NotBegun | Harvest::Begun | Harvest::Garbage => {
-                self.close_locked(inner, Death::Killed(KillCause::Protocol))
+                self.close_locked(inner, Death::Killed(KillCause::Protocol), wakes);
             }
         }
     }
@@ -371,15 +374,18 @@ impl Key {
         }
     }
 
-    fn finish(&self, inner: &mut Inner, id: TicketId, incoming: Incoming) -> Wakes {
+    fn finish(&self, inner: &mut Inner, id: TicketId, incoming: Incoming, wakes: &mut Wakes) {
         inner.landed(id);
         let ticket = inner.tickets.get_mut(id);
-        match &ticket.stage {
+        match std::mem::replace(&mut ticket.stage, Stage::Queued) {
             Stage::Posted(grant) => {
-                ticket.stage = Stage::Finished(grant.clone(), ticket.exchange, incoming);
-                ticket.waker.take().into_iter().collect()
+                ticket.stage = Stage::Finished(grant, ticket.exchange, incoming);
+                wakes.extend(ticket.waker.take());
             }
-            Stage::Abandoned(_) => self.release_locked(inner, id),
+            Stage::Abandoned(grant) => {
+                ticket.stage = Stage::Abandoned(grant);
+                self.release_locked(inner, id, wakes);
+            }
             stage => unreachable!("a request that is done was {stage:?}"),
         }
     }
@@ -388,20 +394,21 @@ impl Key {
     pub(crate) fn release(&self, id: TicketId) {
         let mut inner = self.inner.lock();
         inner.tally.requests += 1;
-        let wakes = self.release_locked(&mut inner, id);
+        let mut wakes = Wakes::new();
+        self.release_locked(&mut inner, id, &mut wakes);
         wake(inner, wakes);
     }
 
-    fn release_locked(&self, inner: &mut Inner, id: TicketId) -> Wakes {
+    fn release_locked(&self, inner: &mut Inner, id: TicketId, wakes: &mut Wakes) {
         let ticket = self.remove(inner, id);
         let grant = match ticket.stage {
             Stage::Granted(grant) | Stage::Posted(grant) | Stage::Abandoned(grant) | Stage::Finished(grant, ..) => {
                 grant
             }
-            Stage::Queued | Stage::Failed(_) => return Vec::new(),
+            Stage::Queued | Stage::Failed(_) => return,
         };
         inner.free(&grant, ticket.is_alone, ticket.asked_at);
-        self.grant(inner)
+        self.grant(inner, wakes);
     }
 
     fn remove(&self, inner: &mut Inner, id: TicketId) -> Ticket {
@@ -423,32 +430,32 @@ impl Key {
     pub(crate) fn abandon(&self, id: TicketId) {
         let mut inner = self.inner.lock();
         let ticket = inner.tickets.get_mut(id);
-        let wakes = match &ticket.stage {
+        let mut wakes = Wakes::new();
+        match &ticket.stage {
             Stage::Queued => {
                 inner.queue.retain(|&queued| queued != id);
                 self.remove(&mut inner, id);
-                Vec::new()
             }
             Stage::Posted(grant) if grant.process.end.withdraw(grant.place.slot, grant.generation) => {
                 inner.landed(id);
-                self.release_locked(&mut inner, id)
+                self.release_locked(&mut inner, id, &mut wakes);
             }
             Stage::Posted(_) if ticket.is_attended => {
                 // The worker may wait for an answer that nobody will give.
-                self.close_locked(&mut inner, Death::Killed(KillCause::Aborted));
+                self.close_locked(&mut inner, Death::Killed(KillCause::Aborted), &mut wakes);
                 self.remove(&mut inner, id);
-                Vec::new()
             }
             Stage::Posted(grant) => {
                 ticket.stage = Stage::Abandoned(grant.clone());
                 ticket.waker = None;
                 add(&self.pool.sandbox.metrics.abandoned, 1);
                 inner.tally.abandoned_slots += 1;
-                Vec::new()
             }
-            Stage::Granted(_) | Stage::Finished(..) | Stage::Failed(_) => self.release_locked(&mut inner, id),
+            Stage::Granted(_) | Stage::Finished(..) | Stage::Failed(_) => {
+                self.release_locked(&mut inner, id, &mut wakes);
+            }
             Stage::Abandoned(_) => unreachable!("a caller goes away once"),
-        };
+        }
         wake(inner, wakes);
     }
 
@@ -456,13 +463,14 @@ impl Key {
     pub(crate) fn close(&self, worker: WorkerId, death: Death) {
         let mut inner = self.inner.lock();
         if inner.is_current(worker) {
-            let wakes = self.close_locked(&mut inner, death);
+            let mut wakes = Wakes::new();
+            self.close_locked(&mut inner, death, &mut wakes);
             wake(inner, wakes);
         }
     }
 
     /// Settles everything that the worker holds, kills it if it lives, and starts the next one if somebody waits.
-    fn close_locked(&self, inner: &mut Inner, death: Death) -> Wakes {
+    fn close_locked(&self, inner: &mut Inner, death: Death, wakes: &mut Wakes) {
         let Phase::Ready(process) = std::mem::replace(&mut inner.phase, Phase::Idle) else {
             unreachable!("only a worker that is ready can be closed")
         };
@@ -470,13 +478,12 @@ impl Key {
             process.kill(cause);
         }
         inner.is_alone = false;
-        let mut wakes = Vec::new();
         for flight in std::mem::replace(&mut inner.flights, [None; SLOTS_MAX as usize]).into_iter().flatten() {
             let harvested = harvest(&process, inner.tickets.get(flight));
             match harvested {
                 Harvest::Done(incoming) => {
                     self.note_reply(inner);
-                    wakes.append(&mut self.finish(inner, flight, incoming));
+                    self.finish(inner, flight, incoming, wakes);
                 }
                 Harvest::Settled => {}
                 Harvest::NotBegun | Harvest::Begun | Harvest::Garbage => {
@@ -485,7 +492,6 @@ impl Key {
             }
         }
         inner.note_end(death);
-        wakes
     }
 
     /// Fails a request whose worker is closed.
@@ -506,12 +512,12 @@ impl Key {
     /// The worker process has ended.
     pub(crate) fn ended(self: &Arc<Self>, worker: WorkerId, death: Death) {
         let mut inner = self.inner.lock();
-        let mut wakes = Vec::new();
+        let mut wakes = Wakes::new();
         if inner.is_current(worker) {
-            wakes = self.close_locked(&mut inner, death);
+            self.close_locked(&mut inner, death, &mut wakes);
         }
         self.launch_if_wanted(&mut inner);
-        wakes.append(&mut self.grant(&mut inner));
+        self.grant(&mut inner, &mut wakes);
         wake(inner, wakes);
     }
 
@@ -547,7 +553,7 @@ impl Key {
             // Whoever waits for the event may be late itself.
             let process = process.clone();
             let bits = process.end.take_completed();
-            wakes.append(&mut self.complete_all(&mut inner, &process, bits));
+            self.complete_all(&mut inner, &process, bits, &mut wakes);
         }
         let late: Vec<TicketId> = inner.tickets.late(now).collect();
         for id in late {
@@ -560,23 +566,23 @@ impl Key {
                     wakes.extend(ticket.waker.take());
                     inner.queue.retain(|&queued| queued != id);
                 }
-                Stage::Posted(_) | Stage::Abandoned(_) => wakes.append(&mut self.posted_is_late(&mut inner, id, now)),
+                Stage::Posted(_) | Stage::Abandoned(_) => self.posted_is_late(&mut inner, id, now, &mut wakes),
                 // It is the caller who must come and see.
                 Stage::Granted(_) | Stage::Finished(..) | Stage::Failed(_) => {}
             }
         }
         self.launch_if_wanted(&mut inner);
-        wakes.append(&mut self.grant(&mut inner));
+        self.grant(&mut inner, &mut wakes);
         wake(inner, wakes);
     }
 
-    fn posted_is_late(&self, inner: &mut Inner, id: TicketId, now: Instant) -> Wakes {
+    fn posted_is_late(&self, inner: &mut Inner, id: TicketId, now: Instant, wakes: &mut Wakes) {
         let ticket = inner.tickets.get_mut(id);
         let (Stage::Posted(grant) | Stage::Abandoned(grant)) = &ticket.stage else { unreachable!("asked before") };
         let grant = grant.clone();
         if matches!(harvest(&grant.process, ticket), Harvest::Done(_)) && now < ticket.deadline + DONE_GRACE {
             // Between its last two steps, or whoever attends it is about to look.
-            return Vec::new();
+            return;
         }
         add(&self.pool.sandbox.metrics.timeouts, 1);
         let is_begun = |flight: &TicketId| {
@@ -591,16 +597,15 @@ impl Key {
             let (waker, is_alone, asked_at) = (ticket.waker.take(), ticket.is_alone, ticket.asked_at);
             ticket.stage = Stage::Failed(Failure::Final(CallError::TimedOut));
             inner.free(&grant, is_alone, asked_at);
-            let mut wakes = self.grant(inner);
+            self.grant(inner, wakes);
             wakes.extend(waker);
-            return wakes;
+            return;
         }
-        let wakes = self.close_locked(inner, Death::Killed(KillCause::Deadline));
+        self.close_locked(inner, Death::Killed(KillCause::Deadline), wakes);
         // Begun or not, it is this one that was late.
         if let Some(Ticket { stage: Stage::Failed(failure), .. }) = inner.tickets.find_mut(id) {
             *failure = Failure::Final(CallError::TimedOut);
         }
-        wakes
     }
 
     /// Ends the worker if nobody needs it now. `since`: only if nobody used it after that moment.
@@ -610,7 +615,8 @@ impl Key {
         if !is_idle || since.is_some_and(|since| inner.last_used > since) {
             return false;
         }
-        let wakes = self.close_locked(&mut inner, Death::Killed(cause));
+        let mut wakes = Wakes::new();
+        self.close_locked(&mut inner, Death::Killed(cause), &mut wakes);
         wake(inner, wakes);
         true
     }
@@ -625,7 +631,8 @@ impl Key {
     pub(crate) fn kill(&self, cause: KillCause) {
         let mut inner = self.inner.lock();
         if matches!(inner.phase, Phase::Ready(_)) {
-            let wakes = self.close_locked(&mut inner, Death::Killed(cause));
+            let mut wakes = Wakes::new();
+            self.close_locked(&mut inner, Death::Killed(cause), &mut wakes);
             wake(inner, wakes);
         }
     }
