@@ -252,7 +252,7 @@ pub enum NameError {
     Taken(String),
     /// The name is longer than the log's format takes.
     #[error("a name of {bytes} bytes is over the limit of {limit}")]
-    TooLong {
+    NameTooLong {
         /// Size asked for.
         bytes: usize,
         /// The most a name may have.
@@ -288,7 +288,7 @@ impl NameError {
     pub fn code(&self) -> &'static str {
         match self {
             NameError::Taken(_) => "TN0223",
-            NameError::TooLong { .. } => "TN0221",
+            NameError::NameTooLong { .. } => "TN0221",
             NameError::TooMany { .. } => "TN0224",
             NameError::NotDurable(_) => "TN0225",
             NameError::NotRetained { .. } => "TN0240",

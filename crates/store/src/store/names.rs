@@ -45,7 +45,7 @@ impl Store {
     /// or the store cannot write.
     pub fn name_version(&self, snapshot: &Snapshot, name: &str) -> Result<DurableTicket, NameError> {
         if name.len() > FORK_NAME_BYTES_MAX {
-            return Err(NameError::TooLong { bytes: name.len(), limit: FORK_NAME_BYTES_MAX });
+            return Err(NameError::NameTooLong { bytes: name.len(), limit: FORK_NAME_BYTES_MAX });
         }
         self.0.queue.health()?;
         let version = snapshot.version();
