@@ -10,10 +10,10 @@ pub(crate) type Limbs = [u64; 4];
 pub(crate) const MODULUS: Limbs =
     [0x43e1_f593_f000_0001, 0x2833_e848_79b9_7091, 0xb850_45b6_8181_585d, 0x3064_4e72_e131_a029];
 
-const TWICE_MODULUS: Limbs = shift_left(MODULUS);
+pub(crate) const TWICE_MODULUS: Limbs = shift_left(MODULUS);
 
 /// -1/p modulo 2^64.
-const NEGATED_INVERSE: u64 = negated_inverse();
+pub(crate) const NEGATED_INVERSE: u64 = negated_inverse();
 
 /// 2^512 modulo p: multiplying by it brings a number into Montgomery form.
 const R_SQUARED: Limbs = power_of_two(512);
@@ -127,13 +127,6 @@ pub(crate) const fn multiply(a: Limbs, b: Limbs) -> Limbs {
         i += 1;
     }
     t
-}
-
-/// The fifth power.
-#[inline(always)]
-pub(crate) const fn power_5(a: Limbs) -> Limbs {
-    let square = multiply(a, a);
-    multiply(multiply(square, square), a)
 }
 
 /// Brings a canonical number into Montgomery form.

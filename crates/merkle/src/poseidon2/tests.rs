@@ -39,9 +39,8 @@ fn many_words() {
     assert_eq!(hash(&words), word("1eb0c59b37ee9c32305bfb35eb63ef0410224f2637f6acea0e7ca65cd2cf2ab2"));
 }
 
-/// The groups of eight agree with the one-by-one form, at the field's ends as elsewhere.
-#[test]
-fn groups_agree_with_single_hashes() {
+/// Words at the field's ends and elsewhere.
+fn some_words() -> Vec<Digest> {
     let largest = field::bytes([MODULUS_LOW - 1, field::MODULUS[1], field::MODULUS[2], field::MODULUS[3]]);
     let mut value = [0u8; 32];
     let mut words = vec![number(0), number(1), largest];
@@ -49,6 +48,40 @@ fn groups_agree_with_single_hashes() {
         value = hash(&[value, number(round)]);
         words.push(value);
     }
+    words
+}
+
+/// The form that the processor has agrees with the portable one, and each operation with its own at the bounds.
+#[test]
+fn forms_agree() {
+    let words = some_words();
+    for count in 1..8 {
+        for words in words.windows(count) {
+            assert_eq!(hash(words), sponge(Portable, words));
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(adx) = adx::Adx::detect() {
+        let twice = field::TWICE_MODULUS;
+        // All are below 2p, the first ones just.
+        let mut limbs =
+            vec![[twice[0] - 1, twice[1], twice[2], twice[3]], [u64::MAX, u64::MAX, u64::MAX, twice[3] - 1]];
+        limbs.extend([field::MODULUS, field::ZERO, [1, 0, 0, 0], [0, 0, 0, twice[3]]]);
+        limbs.extend(words.iter().map(field::limbs));
+        for a in &limbs {
+            for b in &limbs {
+                assert_eq!(adx.multiply(*a, b), Portable.multiply(*a, b), "{a:x?} times {b:x?}");
+                assert_eq!(adx.add(*a, b), Portable.add(*a, b), "{a:x?} and {b:x?}");
+            }
+            assert_eq!(adx.double(*a), field::double(*a));
+        }
+    }
+}
+
+/// The groups of eight agree with the one-by-one form.
+#[test]
+fn groups_agree_with_single_hashes() {
+    let words = some_words();
     let mut inputs = Vec::new();
     for at in 0..words.len() - 4 {
         inputs.push([words[at], words[(at * 7) % words.len()], words[at + 2], words[at + 3]]);
