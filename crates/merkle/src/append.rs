@@ -12,6 +12,14 @@ use crate::{Digest, EMPTY, HashPool, Keyspaces, Proof, TreeError, TreeHash, Tree
 /// found by its value.
 pub struct AppendTree(pub(crate) Tree);
 
+/// Leaves whose nodes are still to be hashed; see [`AppendTree::take`].
+#[derive(Clone, Copy, Debug)]
+#[must_use = "the tree is to be hashed"]
+pub struct TakenLeaves<'l> {
+    before: TreeState,
+    leaves: &'l [Digest],
+}
+
 impl AppendTree {
     /// A tree in `keyspaces`, which may be empty.
     ///
@@ -39,25 +47,43 @@ impl AppendTree {
     /// # Errors
     /// They do not fit, one is no word of the hash (nothing was written then), or the store refuses a write.
     pub fn append(&self, writer: &mut impl TreeWrite, leaves: &[Digest]) -> Result<TreeState, TreeError> {
+        let taken = self.take(writer, leaves)?;
+        self.hash_taken(writer, &taken)
+    }
+
+    /// The first part of [`AppendTree::append`]: all that can refuse the leaves, and none of the hashing. The tree is not to
+    /// be read or changed before [`AppendTree::hash_taken`].
+    ///
+    /// # Errors
+    /// As for [`AppendTree::append`].
+    pub fn take<'l>(&self, writer: &mut impl TreeWrite, leaves: &'l [Digest]) -> Result<TakenLeaves<'l>, TreeError> {
         let before = self.0.state(writer)?;
         let size = before.size.saturating_add(leaves.len() as u64);
         self.0.check_room(size)?;
         if let Some(word) = leaves.iter().find(|leaf| !self.0.hash.accepts(leaf)) {
             return Err(TreeError::BadWord { word: *word });
         }
-        if leaves.is_empty() {
-            return Ok(before);
-        }
-        let indices = before.size..;
-        for (leaf, index) in leaves.iter().zip(indices.clone()) {
+        for (leaf, index) in leaves.iter().zip(before.size..) {
             // The first index of a value is the one it is found by.
             if *leaf != EMPTY && writer.get(self.0.keyspaces.keys, leaf)?.is_none() {
                 writer.put(self.0.keyspaces.keys, leaf, &index.to_be_bytes())?;
             }
         }
+        Ok(TakenLeaves { before, leaves })
+    }
+
+    /// The second part of [`AppendTree::append`], in the same transaction.
+    ///
+    /// # Errors
+    /// The store refuses a read or a write.
+    pub fn hash_taken(&self, writer: &mut impl TreeWrite, taken: &TakenLeaves<'_>) -> Result<TreeState, TreeError> {
+        let TakenLeaves { before, leaves } = *taken;
+        if leaves.is_empty() {
+            return Ok(before);
+        }
         let event = |(node, index): (&Digest, u64)| Event { index, node: *node, is_witnessed: false };
-        let events: Vec<Event> = leaves.iter().zip(indices).map(event).collect();
-        Ok(self.0.change(writer, before, size, &events)?.0)
+        let events: Vec<Event> = leaves.iter().zip(before.size..).map(event).collect();
+        Ok(self.0.change(writer, before, before.size + leaves.len() as u64, &events)?.0)
     }
 
     /// The leaf at an index; `None` at or beyond the size.

@@ -26,7 +26,7 @@ mod proof;
 mod tree;
 mod update;
 
-pub use append::AppendTree;
+pub use append::{AppendTree, TakenLeaves};
 pub use error::TreeError;
 pub use hash::{Blake3, Poseidon2, Sha256, TreeHash};
 pub use indexed::{

@@ -12,7 +12,7 @@ use crate::chain::{ChainWriter, UpTo};
 use crate::error::WorldError;
 use crate::pending::Pending;
 use crate::query::{Context, answer};
-use crate::types::{BlockNumber, ChainChange, Change, Query, Reply, WorldForkId};
+use crate::types::{BlockNumber, ChainChange, Change, Leaves, Query, Reply, WorldForkId};
 use crate::world::{ReplyFn, Session, Shared};
 
 /// A request that the world answers as a whole.
@@ -163,6 +163,11 @@ impl Worker for ForkWorker {
                 Self::refuse(job, Refusal::Closed);
                 continue;
             };
+            if let Work::Change(Change::Append(tree, Leaves::Words(words))) = job.work {
+                let name = || shared.next_store_name();
+                self.pending.append_words(&shared.store, &shared.trees, (tree, &words), name, job.reply);
+                continue;
+            }
             let is_chain = matches!(job.work, Work::Chain(_));
             let outcome = self.perform(shared, job.work);
             if is_chain {

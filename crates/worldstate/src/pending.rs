@@ -1,10 +1,14 @@
 //! The changes of one fork since its base: an ephemeral fork of the store, made at the first change.
 //!
 //! Each request is a transaction of its own, so a refused one leaves no trace. Checkpoints are the store's.
+//!
+//! Appending to a list is answered before its nodes are hashed: the answer says nothing of them, nothing can refuse the
+//! leaves any more, and whoever asks next waits for the lane anyway. If the store fails behind an answer, the fork has lost
+//! what it confirmed, and says so until its changes are dropped.
 
 use std::collections::HashSet;
 
-use tine_merkle::{TreeError, TreeState, TreeWrite};
+use tine_merkle::{Digest, TakenLeaves, TreeError, TreeState, TreeWrite};
 use tine_store::{
     CheckpointId, Cursor, Direction, Durability, Fault, ForkId, ForkOptions, KeyspaceId, Read, Snapshot, Store,
     ValueRef, WriteError, Writer,
@@ -56,6 +60,8 @@ struct Open {
     store_fork: ForkId,
     tracked: Tracked,
     checkpoints: Vec<CheckpointId>,
+    /// Why a change that was answered is not among them.
+    lost: Option<WorldError>,
 }
 
 /// One fork: a block and the changes since.
@@ -72,8 +78,15 @@ impl Pending {
         Pending { base_block, base, is_canonical, open: None }
     }
 
+    /// # Errors
+    /// A change that was answered is lost.
+    fn check_kept(&self) -> Result<(), WorldError> {
+        self.open.as_ref().and_then(|open| open.lost.clone()).map_or(Ok(()), Err)
+    }
+
     /// The newest state, for reading beside this fork's next change.
     pub(crate) fn snapshot(&mut self, store: &Store) -> Result<Snapshot, WorldError> {
+        self.check_kept()?;
         match &mut self.open {
             None => Ok(self.base.clone()),
             Some(open) => {
@@ -85,6 +98,7 @@ impl Pending {
 
     /// Answers a query from the newest state.
     pub(crate) fn answer(&self, trees: &Trees, query: &Query, context: &Context<'_>) -> Result<Reply, WorldError> {
+        self.check_kept()?;
         match &self.open {
             None => answer(trees, &self.base, query, context),
             Some(open) => answer(trees, &open.tracked.writer, query, context),
@@ -93,6 +107,7 @@ impl Pending {
 
     /// The newest state of a tree.
     pub(crate) fn tree_state(&self, trees: &Trees, tree: TreeId) -> Result<TreeState, WorldError> {
+        self.check_kept()?;
         match &self.open {
             None => trees.state(&self.base, tree),
             Some(open) => trees.state(&open.tracked.writer, tree),
@@ -121,6 +136,7 @@ impl Pending {
     /// # Panics
     /// If this is not the canonical fork.
     pub(crate) fn carry_over(&self, canonical: &mut Writer) -> Result<(), WorldError> {
+        self.check_kept()?;
         let Some(open) = &self.open else { return Ok(()) };
         let touched = open.tracked.touched.as_ref().expect("the canonical fork remembers its keys");
         let mut touched: Vec<&(KeyspaceId, Box<[u8]>)> = touched.iter().collect();
@@ -141,7 +157,8 @@ impl Pending {
             let writer = store.writer(info.id)?;
             let touched = self.is_canonical.then(HashSet::new);
             let tracked = Tracked { writer, touched };
-            self.open = Some(Box::new(Open { store_fork: info.id, tracked, checkpoints: Vec::new() }));
+            let checkpoints = Vec::new();
+            self.open = Some(Box::new(Open { store_fork: info.id, tracked, checkpoints, lost: None }));
         }
         Ok(self.open.as_mut().expect("it was just made"))
     }
@@ -160,6 +177,7 @@ impl Pending {
         if let Some(refusal) = self.refuse_without_checkpoint(&change) {
             return Err(refusal);
         }
+        self.check_kept()?;
         let open = self.open(store, name)?;
         match change {
             Change::CreateCheckpoint => open.checkpoints.push(open.tracked.writer.begin_checkpoint()?),
@@ -183,6 +201,35 @@ impl Pending {
             change => return open.transaction(trees, change),
         }
         Ok(Reply::Done)
+    }
+
+    /// Appends leaves to a list. `reply` is called as soon as nothing can refuse them, which is before they are hashed.
+    pub(crate) fn append_words(
+        &mut self,
+        store: &Store,
+        trees: &Trees,
+        (tree, words): (TreeId, &[Digest]),
+        name: impl FnOnce() -> String,
+        reply: impl FnOnce(Result<Reply, WorldError>),
+    ) {
+        let open = match self.check_kept().and_then(|()| self.open(store, name)) {
+            Ok(open) => open,
+            Err(error) => return reply(Err(error)),
+        };
+        let tracked = &mut open.tracked;
+        let taken = match take_words(tracked, trees, tree, words) {
+            Ok(taken) => taken,
+            Err(error) => {
+                tracked.writer.rollback();
+                return reply(Err(error));
+            }
+        };
+        reply(Ok(Reply::Done));
+        let hashed = trees.append_only(tree).hash_taken(tracked, &taken).map_err(WorldError::Tree);
+        if let Err(error) = hashed.and_then(|_| Ok(tracked.writer.commit(&[])?)) {
+            tracked.writer.rollback();
+            open.lost = Some(error);
+        }
     }
 
     fn refuse_without_checkpoint(&self, change: &Change) -> Option<WorldError> {
@@ -257,13 +304,8 @@ pub(crate) fn append(
 ) -> Result<(), WorldError> {
     let result = match (trees.get(tree), leaves) {
         (AnyTree::Append(append_only), Leaves::Words(words)) => {
-            let size = trees.state(writer, tree)?.size;
-            append_only.append(writer, words).map(|_| ()).map_err(|error| match error {
-                TreeError::Full { max_size, .. } => {
-                    TreeError::Full { new_size: refused_size(size, words.len() as u64, max_size), max_size }
-                }
-                error => error,
-            })
+            let taken = take_words(writer, trees, tree, words)?;
+            append_only.hash_taken(writer, &taken).map(|_| ())
         }
         (AnyTree::Indexed(indexed), Leaves::Entries(entries)) => {
             indexed.insert_batch(writer, entries, false).map(|_| ())
@@ -271,6 +313,22 @@ pub(crate) fn append(
         _ => unreachable!("leaves are decoded for their tree"),
     };
     result.map_err(|error| WorldError::of_tree(tree, error))
+}
+
+/// The part of appending to a list that may be refused.
+fn take_words<'l>(
+    writer: &mut impl TreeWrite,
+    trees: &Trees,
+    tree: TreeId,
+    words: &'l [Digest],
+) -> Result<TakenLeaves<'l>, WorldError> {
+    trees.append_only(tree).take(writer, words).map_err(|error| match error {
+        TreeError::Full { max_size, new_size } => {
+            let size = new_size - words.len() as u64;
+            WorldError::Full { tree, new_size: refused_size(size, words.len() as u64, max_size), max_size }
+        }
+        error => WorldError::of_tree(tree, error),
+    })
 }
 
 /// The size that a refused append is refused for: clients know it as that after the first whole subtree that does not
