@@ -1,4 +1,5 @@
-//! The world state behind the command line of the program that it stands in for, driven by that program's own client.
+//! The world state as the program serves it: behind the command line of the program that it stands in for, driven by that
+//! program's own client, and to clients of its schema.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,7 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tine_tests::command::{Ran, run, run_within, tine};
 use tine_tests::keep::TestDirectory;
-use tine_tests::{binary, npm, skip};
+use tine_tests::{binary, npm, skip, wait::until_true};
+use tine_worldstate::service::*;
 
 /// How long the client may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -76,4 +78,75 @@ fn the_schema_is_the_programs() {
     assert_eq!(printed, expected);
     let commands = expected.pointer("/commands/1").and_then(Value::as_array).expect("a union of commands");
     assert_eq!(commands.len(), 30);
+}
+
+/// A server in a process of its own, ended with SIGTERM.
+struct Served(std::process::Child);
+
+impl Served {
+    fn end(mut self) {
+        // SAFETY: kill(2) takes plain numbers, and the child was not waited for.
+        unsafe { libc::kill(self.0.id() as libc::pid_t, libc::SIGTERM) };
+        assert!(self.0.wait().expect("it ends").success());
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Over both transports at once: what one connection commits the other sees, and a restarted server still has.
+#[test]
+fn clients_of_the_schema_are_served() {
+    let directory = TestDirectory::new("world-state-ipc");
+    let paths = ["sock", "shm"].map(|transport| directory.path().join("world").with_extension(transport));
+    let serve = || {
+        let mut command = tine(directory.path());
+        command.args(["world-state", "serve", "state", "--ipc"]).arg(&paths[0]).arg("--ipc").arg(&paths[1]);
+        let child = command.stdout(std::process::Stdio::null()).spawn().expect("it starts");
+        until_true("the world state", || WorldStateClient::connect(&paths[1]).is_ok());
+        Served(child)
+    };
+    let connect = |path: &PathBuf| WorldStateClient::connect(path).expect("connected");
+    let newest = |fork| Revision { fork, block: None, committed: false };
+    let notes = |client: &WorldStateClient, fork| {
+        let request = WorldStateGetTreeInfo { tree: 1, revision: newest(fork) };
+        client.get_tree_info_within(&request, LIMIT).expect("read")
+    };
+    let append = |client: &WorldStateClient, fork, leaf: u8| {
+        let mut element = [0; 32];
+        element[31] = leaf;
+        let request = WorldStateAppendLeaves { fork, tree: 1, leaves: vec![FieldElement(element)] };
+        client.append_leaves_within(&request, LIMIT).expect("appended");
+    };
+
+    let server = serve();
+    let [socket, memory] = [connect(&paths[0]), connect(&paths[1])];
+    append(&socket, 0, 7);
+    let committed = socket.commit_within(&WorldStateCommit {}, LIMIT).expect("committed");
+    assert_eq!((committed.summary.tip, committed.trees[1].committed_size), (1, 1));
+    let create = WorldStateCreateFork { block: Some(1), owned: None };
+    let fork = memory.create_fork_within(&create, LIMIT).expect("made").fork;
+    append(&memory, fork, 8);
+    assert_eq!((notes(&memory, fork).size, notes(&socket, 0).size), (2, 1));
+    // The fork ends with its connection, whoever else knows it.
+    drop(memory);
+    let delete = WorldStateDeleteFork { fork };
+    until_true("the end of the fork", || {
+        let request = WorldStateGetTreeInfo { tree: 1, revision: newest(fork) };
+        socket.get_tree_info_within(&request, LIMIT).is_err()
+    });
+    assert!(socket.delete_fork_within(&delete, LIMIT).is_err());
+    let root = notes(&socket, 0).root;
+    server.end();
+
+    let server = serve();
+    assert_eq!(notes(&connect(&paths[0]), 0).root, root, "the block is there");
+    server.end();
+    for wrong in [&["world-state", "serve", "state"][..], &["world-state", "serve", "state", "--ipc", "world"]] {
+        run(tine(directory.path()).args(wrong)).expect(2);
+    }
 }

@@ -47,16 +47,23 @@ impl AppendTree {
     /// # Errors
     /// They do not fit, one is no word of the hash (nothing was written then), or the store refuses a write.
     pub fn append(&self, writer: &mut impl TreeWrite, leaves: &[Digest]) -> Result<TreeState, TreeError> {
-        let taken = self.take(writer, leaves)?;
+        let taken = self.take(writer, leaves, 0)?;
         self.hash_taken(writer, &taken)
     }
 
     /// The first part of [`AppendTree::append`]: all that can refuse the leaves, and none of the hashing. The tree is not to
     /// be read or changed before [`AppendTree::hash_taken`].
     ///
+    /// A leaf that is there already is found by its new index if the one it was found by is before `found_from`.
+    ///
     /// # Errors
     /// As for [`AppendTree::append`].
-    pub fn take<'l>(&self, writer: &mut impl TreeWrite, leaves: &'l [Digest]) -> Result<TakenLeaves<'l>, TreeError> {
+    pub fn take<'l>(
+        &self,
+        writer: &mut impl TreeWrite,
+        leaves: &'l [Digest],
+        found_from: u64,
+    ) -> Result<TakenLeaves<'l>, TreeError> {
         let before = self.0.state(writer)?;
         let size = before.size.saturating_add(leaves.len() as u64);
         self.0.check_room(size)?;
@@ -64,8 +71,7 @@ impl AppendTree {
             return Err(TreeError::BadWord { word: *word });
         }
         for (leaf, index) in leaves.iter().zip(before.size..) {
-            // The first index of a value is the one it is found by.
-            if *leaf != EMPTY && writer.get(self.0.keyspaces.keys, leaf)?.is_none() {
+            if *leaf != EMPTY && self.index_of(writer, leaf)?.is_none_or(|known| known < found_from) {
                 writer.put(self.0.keyspaces.keys, leaf, &index.to_be_bytes())?;
             }
         }
@@ -97,7 +103,7 @@ impl AppendTree {
         self.0.node_of_leaf(reader, index).map(Some)
     }
 
-    /// The first index of a leaf; `None` for one that is not there, and for the empty one.
+    /// The first index of a leaf (but see [`AppendTree::take`]); `None` for one that is not there, and for the empty one.
     ///
     /// # Errors
     /// The state cannot be read.

@@ -547,7 +547,7 @@ impl ForkCommand {
 }
 
 /// A path for local programs.
-fn ipc_path(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn ipc_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     tine_server::check_path(&path).map(|()| path)
 }

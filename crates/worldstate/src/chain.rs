@@ -242,12 +242,15 @@ impl ChainWriter {
             return Err(WorldError::WrongBlockNumber { block: block.number, tip });
         }
         let refused = |error| WorldError::BlockRefused(Box::new(error));
-        let header = Leaves::Words(vec![block.header_hash]);
-        let nullifiers = Leaves::Entries(block.nullifiers.clone());
-        append(writer, trees, TreeId::Nullifier, &nullifiers).map_err(refused)?;
-        append(writer, trees, TreeId::NoteHash, &Leaves::Words(block.note_hashes.clone())).map_err(refused)?;
-        append(writer, trees, TreeId::Message, &Leaves::Words(block.messages.clone())).map_err(refused)?;
-        append(writer, trees, TreeId::Archive, &header).map_err(refused)?;
+        for (tree, leaves) in [
+            (TreeId::Nullifier, Leaves::Entries(block.nullifiers.clone())),
+            (TreeId::NoteHash, Leaves::Words(block.note_hashes.clone())),
+            (TreeId::Message, Leaves::Words(block.messages.clone())),
+            (TreeId::Archive, Leaves::Words(vec![block.header_hash])),
+        ] {
+            let base_size = trees.state(writer, tree)?.size;
+            append(writer, trees, tree, &leaves, base_size).map_err(refused)?;
+        }
         let inserted = trees.indexed(TreeId::PublicData).insert_each(writer, &block.public_writes, false);
         inserted.map_err(|error| refused(WorldError::of_tree(TreeId::PublicData, error)))?;
         if trees.state_reference(writer)? != block.state {

@@ -12,6 +12,7 @@ use tine_ipc::{
     ReactorOptions, ReactorThread, Request, Responder,
 };
 
+use crate::service::{SCHEMA_HASH, Service, WorldStateServer};
 use crate::trees::TreeId;
 use crate::types::Reply;
 use crate::wire::{Action, Encoder, decode, error_reply};
@@ -88,6 +89,20 @@ impl Endpoint {
             shutdown: Arc::clone(&self.shutdown),
         };
         Ok(self.reactor.listen(path, options, Arc::new(service))?)
+    }
+
+    /// Listens for clients of the schema: in shared memory if `path` ends in `.shm`, on a socket if it ends in `.sock`.
+    ///
+    /// # Errors
+    /// The path cannot be listened on.
+    pub fn listen(&mut self, path: &Path) -> Result<(), EndpointError> {
+        let options = ListenOptions {
+            message_bytes_max: REQUEST_BYTES_MAX,
+            request_bytes_max: 2 * u64::from(REQUEST_BYTES_MAX),
+            stall_limit: STALL_LIMIT,
+            ..ListenOptions::new(SCHEMA_HASH)
+        };
+        Ok(self.reactor.listen(path, options, Arc::new(WorldStateServer(Service::new(&self.world))))?)
     }
 
     /// Serves connections on a thread.

@@ -42,6 +42,14 @@ pub enum WorldError {
         /// The block that was asked for; `None` for the newest state.
         block: Option<BlockNumber>,
     },
+    /// The index is beyond what the tree can ever hold.
+    #[error("Failed to find indexed leaf: Leaf index {index} out of range for tree of depth {depth}")]
+    LeafOutOfRange {
+        /// The index.
+        index: u64,
+        /// Levels of the tree.
+        depth: u32,
+    },
     /// The tree has no room for the leaves.
     #[error("Unable to append leaves to tree {tree} new size: {new_size} max size: {max_size}")]
     Full {
@@ -231,7 +239,7 @@ impl WorldError {
             WorldError::CanonicalFork => "TN1211",
             WorldError::UnknownTree { .. } | WorldError::NotIndexed => "TN1212",
             WorldError::NoSuchBlock { .. } => "TN1213",
-            WorldError::NoSuchLeaf { .. } => "TN1214",
+            WorldError::NoSuchLeaf { .. } | WorldError::LeafOutOfRange { .. } => "TN1214",
             WorldError::Full { .. } => "TN1201",
             WorldError::AlreadyPresent { .. } => "TN1202",
             WorldError::DuplicateKey { .. } => "TN1203",

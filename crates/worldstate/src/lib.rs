@@ -3,7 +3,8 @@
 //!
 //! - A [`World`] is the service; [`World::call`] takes a [`Command`] and answers it when it is done. A [`Session`] is one
 //!   connection: its requests to one fork run in the order received, and it sees its own writes.
-//! - [`wire`] is the protocol of the server it stands in for; [`Endpoint`] listens for its clients.
+//! - [`wire`] is the protocol of the server it stands in for, [`service`] one of ours for any language, over shared memory
+//!   too. [`Endpoint`] listens for clients of either. Both only translate to commands and from replies.
 //!
 //! Everything is on a [`tine_store::Store`]: trees are keyspaces, blocks are versions, forks are its forks (see [`chain`]
 //! and [`pending`]). Requests are ordered by [`tine_lanes`], one lane per fork. Reads of a block go past the lanes.
@@ -21,6 +22,7 @@ mod lane;
 mod options;
 mod pending;
 mod query;
+pub mod service;
 mod trees;
 mod types;
 pub mod wire;

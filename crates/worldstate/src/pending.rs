@@ -59,6 +59,8 @@ impl Read for Tracked {
 struct Open {
     store_fork: ForkId,
     tracked: Tracked,
+    /// Leaves of the base's trees.
+    base_sizes: [u64; TreeId::COUNT],
     checkpoints: Vec<CheckpointId>,
     /// Why a change that was answered is not among them.
     lost: Option<WorldError>,
@@ -150,15 +152,19 @@ impl Pending {
         Ok(())
     }
 
-    fn open(&mut self, store: &Store, name: impl FnOnce() -> String) -> Result<&mut Open, WorldError> {
+    fn open(&mut self, store: &Store, trees: &Trees, name: impl FnOnce() -> String) -> Result<&mut Open, WorldError> {
         if self.open.is_none() {
+            let mut base_sizes = [0; TreeId::COUNT];
+            for (size, tree) in base_sizes.iter_mut().zip(TreeId::ALL) {
+                *size = trees.state(&self.base, tree)?.size;
+            }
             let options = ForkOptions { name: name(), durability: Durability::Ephemeral, expires_at_micros: None };
             let (info, _) = store.fork_from(&self.base, options)?;
             let writer = store.writer(info.id)?;
             let touched = self.is_canonical.then(HashSet::new);
             let tracked = Tracked { writer, touched };
-            let checkpoints = Vec::new();
-            self.open = Some(Box::new(Open { store_fork: info.id, tracked, checkpoints, lost: None }));
+            let (store_fork, checkpoints) = (info.id, Vec::new());
+            self.open = Some(Box::new(Open { store_fork, tracked, base_sizes, checkpoints, lost: None }));
         }
         Ok(self.open.as_mut().expect("it was just made"))
     }
@@ -178,7 +184,7 @@ impl Pending {
             return Err(refusal);
         }
         self.check_kept()?;
-        let open = self.open(store, name)?;
+        let open = self.open(store, trees, name)?;
         match change {
             Change::CreateCheckpoint => open.checkpoints.push(open.tracked.writer.begin_checkpoint()?),
             Change::CommitCheckpoint => {
@@ -212,12 +218,12 @@ impl Pending {
         name: impl FnOnce() -> String,
         reply: impl FnOnce(Result<Reply, WorldError>),
     ) {
-        let open = match self.check_kept().and_then(|()| self.open(store, name)) {
+        let open = match self.check_kept().and_then(|()| self.open(store, trees, name)) {
             Ok(open) => open,
             Err(error) => return reply(Err(error)),
         };
         let tracked = &mut open.tracked;
-        let taken = match take_words(tracked, trees, tree, words) {
+        let taken = match take_words(tracked, trees, (tree, words), open.base_sizes[tree as usize]) {
             Ok(taken) => taken,
             Err(error) => {
                 tracked.writer.rollback();
@@ -247,7 +253,7 @@ impl Pending {
 
 impl Open {
     fn transaction(&mut self, trees: &Trees, change: Change) -> Result<Reply, WorldError> {
-        let result = apply(&mut self.tracked, trees, change);
+        let result = apply(&mut self.tracked, trees, &self.base_sizes, change);
         match result {
             Ok(reply) => {
                 self.tracked.writer.commit(&[])?;
@@ -261,10 +267,15 @@ impl Open {
     }
 }
 
-fn apply(writer: &mut Tracked, trees: &Trees, change: Change) -> Result<Reply, WorldError> {
+fn apply(
+    writer: &mut Tracked,
+    trees: &Trees,
+    base_sizes: &[u64; TreeId::COUNT],
+    change: Change,
+) -> Result<Reply, WorldError> {
     match change {
         Change::Append(tree, leaves) => {
-            append(writer, trees, tree, &leaves)?;
+            append(writer, trees, tree, &leaves, base_sizes[tree as usize])?;
             Ok(Reply::Done)
         }
         Change::InsertBatch(tree, entries, subtree_depth) => {
@@ -283,7 +294,8 @@ fn apply(writer: &mut Tracked, trees: &Trees, change: Change) -> Result<Reply, W
             if trees.state_reference(writer)? != *state {
                 return Err(WorldError::ArchiveStateMismatch);
             }
-            append(writer, trees, TreeId::Archive, &Leaves::Words(vec![header_hash]))?;
+            let header = Leaves::Words(vec![header_hash]);
+            append(writer, trees, TreeId::Archive, &header, base_sizes[TreeId::Archive as usize])?;
             Ok(Reply::Done)
         }
         Change::CreateCheckpoint
@@ -295,16 +307,17 @@ fn apply(writer: &mut Tracked, trees: &Trees, change: Change) -> Result<Reply, W
     }
 }
 
-/// Appends leaves; to an indexed tree as a batch.
+/// Appends leaves; to an indexed tree as a batch. `base_size` is that of the last block.
 pub(crate) fn append(
     writer: &mut impl TreeWrite,
     trees: &Trees,
     tree: TreeId,
     leaves: &Leaves,
+    base_size: u64,
 ) -> Result<(), WorldError> {
     let result = match (trees.get(tree), leaves) {
         (AnyTree::Append(append_only), Leaves::Words(words)) => {
-            let taken = take_words(writer, trees, tree, words)?;
+            let taken = take_words(writer, trees, (tree, words), base_size)?;
             append_only.hash_taken(writer, &taken).map(|_| ())
         }
         (AnyTree::Indexed(indexed), Leaves::Entries(entries)) => {
@@ -315,14 +328,15 @@ pub(crate) fn append(
     result.map_err(|error| WorldError::of_tree(tree, error))
 }
 
-/// The part of appending to a list that may be refused.
+/// The part of appending to a list that may be refused. A value is found by its first index since the last block, if it
+/// was appended since.
 fn take_words<'l>(
     writer: &mut impl TreeWrite,
     trees: &Trees,
-    tree: TreeId,
-    words: &'l [Digest],
+    (tree, words): (TreeId, &'l [Digest]),
+    base_size: u64,
 ) -> Result<TakenLeaves<'l>, WorldError> {
-    trees.append_only(tree).take(writer, words).map_err(|error| match error {
+    trees.append_only(tree).take(writer, words, base_size).map_err(|error| match error {
         TreeError::Full { max_size, new_size } => {
             let size = new_size - words.len() as u64;
             WorldError::Full { tree, new_size: refused_size(size, words.len() as u64, max_size), max_size }

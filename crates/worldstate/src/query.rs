@@ -52,6 +52,9 @@ pub(crate) fn answer(
         Query::LeafValue(tree, index) => leaf_value(trees, reader, *tree, *index, context.block).map(Reply::LeafValue),
         Query::LeafPreimage(tree, index) => {
             let indexed = trees.indexed(*tree);
+            if index >> indexed.height() != 0 {
+                return Err(WorldError::LeafOutOfRange { index: *index, depth: indexed.height() });
+            }
             if *index >= trees.state(reader, *tree)?.size {
                 return Err(WorldError::NoSuchLeaf { block: context.block });
             }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use tine_merkle::{BatchInsertion, Digest, IndexedLeaf, Insertion, SequentialInsertion, TreeState};
 
+use crate::error::WorldError;
 use crate::trees::{STATE_TREES, TreeId};
 
 /// The number of a block; 0 is genesis.
@@ -267,4 +268,18 @@ impl fmt::Display for Reading {
             Reading::FindPath => formatter.write_str("Unable to find sibling path for"),
         }
     }
+}
+
+/// The modulus of the field, big-endian: numbers at or above it have no encoding.
+const MODULUS: Digest = [
+    0x30, 0x64, 0x4e, 0x72, 0xe1, 0x31, 0xa0, 0x29, 0xb8, 0x50, 0x45, 0xb6, 0x81, 0x81, 0x58, 0x5d, 0x28, 0x33, 0xe8,
+    0x48, 0x79, 0xb9, 0x70, 0x91, 0x43, 0xe1, 0xf5, 0x93, 0xf0, 0x00, 0x00, 0x01,
+];
+
+/// Returns the word if it is a number of the field.
+pub(crate) fn check_element(word: Digest) -> Result<Digest, WorldError> {
+    if word < MODULUS {
+        return Ok(word);
+    }
+    Err(WorldError::Malformed("msgpack field deserialization: non-canonical encoding (value >= modulus)".to_owned()))
 }

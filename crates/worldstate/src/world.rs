@@ -47,8 +47,23 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_secs(60);
 pub struct Session {
     /// Changes of the chain that were sent and have not run.
     chain_changes: AtomicUsize,
-    owned: Mutex<Vec<WorldForkId>>,
+    owned: Mutex<Owned>,
 }
+
+/// The forks that end with a session. Those that ended before are still among them, but fewer than those that did not.
+#[derive(Debug, Default)]
+struct Owned {
+    forks: Vec<WorldForkId>,
+    /// From how many on those that ended are looked for.
+    sweep_at: usize,
+    is_ended: bool,
+}
+
+/// Forks below which nobody looks for those that ended.
+const OWNED_SWEEP_MIN: usize = 64;
+
+/// Forks of a session that are deleted at once when it ends; more take turns with the requests of others.
+const DELETED_AT_ONCE: usize = 256;
 
 impl Session {
     fn has_chain_changes(&self) -> bool {
@@ -58,6 +73,27 @@ impl Session {
     pub(crate) fn chain_change_ran(&self) {
         let before = self.chain_changes.fetch_sub(1, Ordering::Release);
         assert!(before > 0, "a change runs once");
+    }
+
+    /// Notes a fork that ends with the session. False: the session has ended, and the fork is the caller's to end.
+    fn own(&self, fork: WorldForkId, is_open: impl Fn(WorldForkId) -> bool) -> bool {
+        let mut owned = self.owned.lock();
+        if owned.is_ended {
+            return false;
+        }
+        owned.forks.push(fork);
+        if owned.forks.len() >= owned.sweep_at.max(OWNED_SWEEP_MIN) {
+            owned.forks.retain(|fork| is_open(*fork));
+            owned.sweep_at = 2 * owned.forks.len();
+        }
+        true
+    }
+
+    /// The forks that end now.
+    fn end(&self) -> Vec<WorldForkId> {
+        let mut owned = self.owned.lock();
+        owned.is_ended = true;
+        std::mem::take(&mut owned.forks)
     }
 }
 
@@ -190,11 +226,7 @@ impl World {
 
     /// Ends a connection: the forks that it owns are deleted when what it asked of them has run.
     pub fn end_session(&self, session: &Arc<Session>) {
-        for fork in session.owned.lock().drain(..) {
-            if let Some(handle) = self.0.handle(fork) {
-                submit(&handle.lane, Job::new(session, Work::Change(Change::Delete), Box::new(|_| ())), true);
-            }
-        }
+        self.0.delete_owned(session, session.end());
     }
 
     /// Forks open now, the canonical one among them.
@@ -401,10 +433,25 @@ impl Shared {
         let worker = ForkWorker::new(Arc::downgrade(self), id, pending, None);
         forks.insert(id, ForkHandle { lane: Lane::new(worker, &self.lanes), base: Some((number, base)) });
         drop(forks);
-        if let Some(owner) = owner {
-            owner.owned.lock().push(id);
+        if owner.is_some_and(|owner| !owner.own(id, |fork| self.forks.read().contains_key(&fork))) {
+            // It waited for a change of the chain, and the connection has ended meanwhile.
+            self.remove_fork(id)?;
+            return Err(WorldError::ForkNotFound);
         }
         Ok(Reply::Fork(id))
+    }
+
+    /// Deletes the forks of a session that has ended, each when what was asked of it has run.
+    fn delete_owned(self: &Arc<Shared>, session: &Arc<Session>, mut forks: Vec<WorldForkId>) {
+        for fork in forks.split_off(forks.len().saturating_sub(DELETED_AT_ONCE)) {
+            if let Some(handle) = self.handle(fork) {
+                submit(&handle.lane, Job::new(session, Work::Change(Change::Delete), Box::new(|_| ())), true);
+            }
+        }
+        if !forks.is_empty() {
+            let (shared, session) = (Arc::clone(self), Arc::clone(session));
+            self.executor.execute(Box::new(move || shared.delete_owned(&session, forks)));
+        }
     }
 
     pub(crate) fn next_store_name(&self) -> String {

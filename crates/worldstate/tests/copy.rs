@@ -10,7 +10,7 @@ use tine_worldstate::WorldOptions;
 
 mod support;
 
-use support::{Client, Ours, element, inner, reply, request};
+use support::{Asks, Client, Ours, element, inner, reply, request};
 
 /// States of the canonical chain up to a block.
 fn states(client: &mut Client, tip: u64) -> Vec<Value> {

@@ -9,7 +9,7 @@ use tine_worldstate::WorldOptions;
 
 mod support;
 
-use support::{Client, Ours, element, inner, reply, request};
+use support::{Asks, Client, Ours, element, inner, reply, request};
 
 const LATEST: u64 = u32::MAX as u64;
 
@@ -82,6 +82,8 @@ fn confirmed_blocks_survive() {
             assert_eq!(state(&mut client, block as u64), *expected, "block {block} after round {round}");
         }
         assert_eq!(state(&mut client, LATEST), state(&mut client, found), "nothing is pending");
+        let fork = client.ask("CreateFork", &json!({ "latest": true, "blockNumber": 0 })).unwrap();
+        assert_eq!(fork["forkId"], 1, "forks are gone, and numbered from the beginning");
         // Blocks that were on disk but not confirmed count from now on; at most the one in flight is.
         confirmed.extend((confirmed.len() as u64..=found).map(|block| state(&mut client, block)));
         if round % 3 == 2 && found > 2 {

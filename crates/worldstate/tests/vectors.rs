@@ -1,4 +1,6 @@
 //! Replies recorded from the server that this one stands in for, request by request.
+//!
+//! All that were recorded are here but three of a session that opened what another one, not recorded, had left behind.
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};

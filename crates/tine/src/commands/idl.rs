@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path, path::PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use tine_idl::{Language, SCHEMA_BYTES_MAX, Schema, diff, generate};
 
@@ -30,12 +30,17 @@ and names of types do not change it. Client and server compare it when they meet
         /// The schema
         schema: PathBuf,
     },
-    /// Print the schema of the service that `tine serve --ipc` offers to local programs
+    /// Print the schema of a service that Tine offers to local programs
     #[command(after_help = "\
 Examples:
   tine idl schema > tine.jsonc
-  tine idl generate tine.jsonc --language cpp,python --out generated/")]
-    Schema,
+  tine idl generate tine.jsonc --language cpp,python --out generated/
+  tine idl schema world-state > world_state.jsonc")]
+    Schema {
+        /// Which one
+        #[arg(value_enum, default_value_t = OwnService::Tine)]
+        service: OwnService,
+    },
     /// Make code of a schema: types, a client and a server's dispatcher
     #[command(after_help = "\
 Examples:
@@ -64,6 +69,15 @@ sides name theirs.")]
     },
 }
 
+/// The services whose schemas the program has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OwnService {
+    /// What `tine serve --ipc` serves
+    Tine,
+    /// What `tine world-state serve --ipc` serves
+    WorldState,
+}
+
 /// `tine idl generate`
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
@@ -87,7 +101,7 @@ pub struct GenerateArgs {
 pub fn run(args: &IdlArgs, output: &Output) -> Result<(), Failure> {
     match &args.command {
         IdlCommand::Check { schema } => check(schema, output),
-        IdlCommand::Schema => schema(output),
+        IdlCommand::Schema { service } => schema(*service, output),
         IdlCommand::Generate(args) => generate_files(args, output),
         IdlCommand::Diff { old, new } => compare(old, new, output),
     }
@@ -110,11 +124,15 @@ fn check(path: &Path, output: &Output) -> Result<(), Failure> {
     output.lines([format!("{}: {commands} commands, {types} shared types", schema.service), format!("hash {hash}")])
 }
 
-fn schema(output: &Output) -> Result<(), Failure> {
+fn schema(service: OwnService, output: &Output) -> Result<(), Failure> {
+    let text = match service {
+        OwnService::Tine => tine_local::SCHEMA,
+        OwnService::WorldState => tine_worldstate::service::SCHEMA,
+    };
     if output.is_json() {
-        return output.json(&json!({ "schema": tine_local::SCHEMA }));
+        return output.json(&json!({ "schema": text }));
     }
-    output.lines(tine_local::SCHEMA.lines().map(str::to_owned))
+    output.lines(text.lines().map(str::to_owned))
 }
 
 fn generate_files(args: &GenerateArgs, output: &Output) -> Result<(), Failure> {

@@ -15,7 +15,7 @@ use tine_worldstate::{Endpoint, EndpointError, OpenWorldError, TreeId, World, Wo
 use tokio::sync::Notify;
 
 use super::serve::Signals;
-use crate::{failure::Failure, output::Output};
+use crate::{args::ipc_path, failure::Failure, output::Output};
 
 /// The name of the program that this stands in for.
 pub const PROGRAM: &str = "aztec-wsdb";
@@ -36,14 +36,15 @@ pub struct WorldStateArgs {
 /// What to do with a world state.
 #[derive(Debug, Subcommand)]
 enum WorldStateCommand {
-    /// Serve a world state on local sockets
+    /// Serve a world state to local programs
     #[command(after_help = "\
 Examples:
-  tine world-state serve ./state --plain /run/world.sock
+  tine world-state serve ./state --ipc /run/world.shm --ipc /run/world.sock
   tine world-state serve ./state --plain world.sock --tree-prefill '{0:256,2:256}'
 
-Clients of `aztec-wsdb` connect to the plain socket. The heights and initial sizes of the trees are part of every root:
-a directory that was made with others is refused.")]
+Clients that were generated from `tine idl schema world-state` connect to the paths of --ipc, clients of `aztec-wsdb` to
+the plain socket. The heights and initial sizes of the trees are part of every root: a directory that was made with
+others is refused.")]
     Serve(ServeWorldArgs),
 }
 
@@ -52,9 +53,12 @@ a directory that was made with others is refused.")]
 struct ServeWorldArgs {
     /// Directory of the world state; made if it is not there
     directory: PathBuf,
+    /// Path for clients of the schema: a Unix socket (FILE.sock) or shared memory (FILE.shm); may be repeated
+    #[arg(long, value_name = "PATH", value_parser = ipc_path, required_unless_present = "plain")]
+    ipc: Vec<PathBuf>,
     /// Socket for clients of `aztec-wsdb`
-    #[arg(long, value_name = "FILE.sock", required = true)]
-    plain: PathBuf,
+    #[arg(long, value_name = "FILE.sock")]
+    plain: Option<PathBuf>,
     #[command(flatten)]
     trees: TreeArgs,
 }
@@ -158,11 +162,13 @@ struct Words<const N: usize>(Vec<[[u8; 32]; N]>);
 pub fn run(args: &WorldStateArgs, output: &Output) -> Result<(), Failure> {
     let WorldStateCommand::Serve(args) = &args.command;
     let options = args.trees.options(&args.directory)?;
-    serve(&options, &args.plain, &|| {
+    serve(&options, &args.ipc, args.plain.as_deref(), &|| {
         if output.is_json() {
-            return output.json(&json!({ "event": "listening", "plain": args.plain, "pid": std::process::id() }));
+            let (ipc, plain, pid) = (&args.ipc, &args.plain, std::process::id());
+            return output.json(&json!({ "event": "listening", "ipc": ipc, "plain": plain, "pid": pid }));
         }
-        output.lines([format!("the world state in {} is served on {}", args.directory.display(), args.plain.display())])
+        let paths: Vec<String> = args.ipc.iter().chain(&args.plain).map(|path| path.display().to_string()).collect();
+        output.lines([format!("the world state in {} is served on {}", args.directory.display(), paths.join(" and "))])
     })
 }
 
@@ -179,7 +185,7 @@ pub fn stand_in(args: &AztecWsdbArgs, output: &Output) -> Result<(), Failure> {
     };
     end_with_parent();
     let served = run.trees.options(&run.data_dir).and_then(|options| {
-        serve(&options, &run.input, &|| {
+        serve(&options, &[], Some(&run.input), &|| {
             eprintln!("{PROGRAM} IPC server ready");
             Ok(())
         })
@@ -197,7 +203,12 @@ fn end_with_parent() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
 }
 
-fn serve(options: &WorldOptions, plain: &Path, announce: &dyn Fn() -> Result<(), Failure>) -> Result<(), Failure> {
+fn serve(
+    options: &WorldOptions,
+    ipc: &[PathBuf],
+    plain: Option<&Path>,
+    announce: &dyn Fn() -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Handlers come first, so that a signal during recovery is not the default action.
     let mut signals = runtime.block_on(async { Signals::new() })?;
@@ -205,7 +216,12 @@ fn serve(options: &WorldOptions, plain: &Path, announce: &dyn Fn() -> Result<(),
     let ended = Arc::new(Notify::new());
     let end = Arc::clone(&ended);
     let mut endpoint = Endpoint::new(&world, move || end.notify_one())?;
-    endpoint.listen_plain(plain, options.map_bytes)?;
+    for path in ipc {
+        endpoint.listen(path)?;
+    }
+    if let Some(plain) = plain {
+        endpoint.listen_plain(plain, options.map_bytes)?;
+    }
     let serving = endpoint.start()?;
     announce()?;
     runtime.block_on(async {

@@ -8,16 +8,11 @@ use crate::error::WorldError;
 use crate::trees::{STATE_TREES, TreeId};
 use crate::types::{
     Block, BlockNumber, ChainChange, Change, Command, Leaves, Query, Revision, StateReference, WorldForkId,
+    check_element,
 };
 
 /// The block number that means "latest".
 const LATEST: u64 = u32::MAX as u64;
-
-/// The modulus of the field, big-endian: numbers at or above it have no encoding.
-const MODULUS: Digest = [
-    0x30, 0x64, 0x4e, 0x72, 0xe1, 0x31, 0xa0, 0x29, 0xb8, 0x50, 0x45, 0xb6, 0x81, 0x81, 0x58, 0x5d, 0x28, 0x33, 0xe8,
-    0x48, 0x79, 0xb9, 0x70, 0x91, 0x43, 0xe1, 0xf5, 0x93, 0xf0, 0x00, 0x00, 0x01,
-];
 
 /// Decodes the payload of a request.
 ///
@@ -307,10 +302,7 @@ fn field_element(value: &Value<'_>) -> Result<Digest, WorldError> {
         Err(_) if bytes.len() > 32 => return Err(bad_cast()),
         Err(_) => return Err(malformed(format!("a field element has 32 bytes, not {}", bytes.len()))),
     };
-    if element >= MODULUS {
-        return Err(malformed("msgpack field deserialization: non-canonical encoding (value >= modulus)"));
-    }
-    Ok(element)
+    check_element(element)
 }
 
 fn bad_cast() -> WorldError {

@@ -13,6 +13,8 @@ use serde_json::{Map, Value, json};
 use tine_base::SystemEnv;
 use tine_worldstate::{Endpoint, Serving, World, WorldOptions};
 
+pub mod typed;
+
 /// No request of a test takes so long.
 const REPLY_MAX: Duration = Duration::from_secs(60);
 
@@ -156,9 +158,16 @@ impl Client {
         self.0.read_exact(&mut payload).unwrap();
         payload
     }
+}
 
-    /// Sends a command and returns its reply: name and fields, or the text of an error.
-    pub fn ask(&mut self, name: &str, fields: &Value) -> Result<Value, String> {
+/// Something that answers commands of the plain protocol.
+pub trait Asks {
+    /// The reply to a command: its fields, or the text of an error.
+    fn ask(&mut self, name: &str, fields: &Value) -> Result<Value, String>;
+}
+
+impl Asks for Client {
+    fn ask(&mut self, name: &str, fields: &Value) -> Result<Value, String> {
         self.send(&request(name, fields));
         reply(&self.receive())
     }
@@ -192,11 +201,14 @@ pub fn inner(value: &Value) -> Value {
     json!({ "bin": hex(&bytes) })
 }
 
-/// The service in this process, on a socket.
+/// The service in this process.
 pub struct Ours {
     pub world: World,
     serving: Option<Serving>,
+    /// For the plain protocol.
     pub socket: PathBuf,
+    /// For clients of the schema: a socket, and shared memory.
+    pub typed: [PathBuf; 2],
 }
 
 impl Ours {
@@ -205,8 +217,10 @@ impl Ours {
         let world = World::open(options, Arc::new(SystemEnv)).unwrap();
         let mut endpoint = Endpoint::new(&world, || ()).unwrap();
         endpoint.listen_plain(socket, options.map_bytes).unwrap();
+        let typed = [socket.with_extension("typed.sock"), socket.with_extension("shm")];
+        typed.iter().for_each(|path| endpoint.listen(path).unwrap());
         let serving = Some(endpoint.start().unwrap());
-        Ours { world, serving, socket: socket.to_owned() }
+        Ours { world, serving, socket: socket.to_owned(), typed }
     }
 }
 
