@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use tine_msgpack::Writer;
+use tine_ipc::ConnectOptions;
+use tine_msgpack::{Writer, encode_request};
+use tine_worldstate::service::{Revision, SCHEMA_HASH, WorldStateGetSiblingPath};
 
 use super::servers::Side;
 
@@ -184,6 +186,31 @@ pub fn paths(side: &mut Side, round: Duration, connections: usize, in_flight: us
     throughput(side, round, connections, in_flight, &frames)
 }
 
+/// The same over shared memory, with one request in flight each. As over the sockets, requests are encoded beforehand and
+/// replies are looked at only for errors.
+pub fn shared_memory_paths(side: &Side, round: Duration, connections: usize) -> anyhow::Result<f64> {
+    let path = side.shared_memory.as_deref().context("the server has no shared memory")?;
+    let payloads: Vec<Vec<u8>> = (0..1_024u64)
+        .map(|at| {
+            let revision = Revision { fork: 0, block: None, committed: true };
+            let index = at * 7_919 % super::LEAVES;
+            encode_request("WorldStateGetSiblingPath", &WorldStateGetSiblingPath { tree: NOTE_HASHES, revision, index })
+        })
+        .collect();
+    let run = |number: usize| -> anyhow::Result<u64> {
+        let client = tine_ipc::Client::connect(path, &ConnectOptions::new(SCHEMA_HASH))?;
+        let (began, mut replies) = (Instant::now(), 0);
+        while began.elapsed() < round {
+            let payload = &payloads[(number * 131 + replies) % payloads.len()];
+            let reply = client.call(payload, REPLY_MAX)?;
+            ensure!(reply.len() > 42 * 32, "the server refused: {}", String::from_utf8_lossy(&reply));
+            replies += 1;
+        }
+        Ok(replies as u64)
+    };
+    rate(connections, run)
+}
+
 /// Low leaves found per second in the last block's nullifier tree.
 pub fn low_leaves(side: &mut Side, round: Duration, in_flight: usize) -> anyhow::Result<f64> {
     let frames: Vec<Vec<u8>> = (0..1_024u64)
@@ -230,6 +257,11 @@ fn throughput(
         (0..in_flight).try_for_each(|_| client.receive().map(|_| ()))?;
         Ok(replies)
     };
+    rate(connections, run)
+}
+
+/// Replies per second of several connections, each on a thread that says how many it got.
+fn rate(connections: usize, run: impl Fn(usize) -> anyhow::Result<u64> + Copy + Send + Sync) -> anyhow::Result<f64> {
     let began = Instant::now();
     let replies = std::thread::scope(|scope| -> anyhow::Result<u64> {
         let threads: Vec<_> = (0..connections).map(|number| scope.spawn(move || run(number))).collect();
@@ -238,18 +270,21 @@ fn throughput(
     Ok(replies as f64 / began.elapsed().as_secs_f64())
 }
 
-/// Microseconds of one command on a fresh fork of the last block.
-fn on_fork(
+/// Microseconds of commands on a fresh fork of the last block, sent together.
+fn on_fork<const COMMANDS: usize>(
     side: &mut Side,
-    frame: impl FnOnce(u64, std::ops::Range<u64>) -> Vec<u8>,
+    frames: impl FnOnce(u64, std::ops::Range<u64>) -> [Vec<u8>; COMMANDS],
     leaves: u64,
 ) -> anyhow::Result<f64> {
     let mut client = Client::connect(side)?;
     let fork = client.create_fork()?;
-    let frame = frame(fork, side.fresh..side.fresh + leaves);
+    let frames = frames(fork, side.fresh..side.fresh + leaves).concat();
     side.fresh += leaves;
     let began = Instant::now();
-    client.ask(&frame)?;
+    client.send(&frames)?;
+    for _ in 0..COMMANDS {
+        client.receive()?;
+    }
     let took = began.elapsed();
     client.delete_fork(fork)?;
     Ok(took.as_secs_f64() * 1e6)
@@ -257,12 +292,24 @@ fn on_fork(
 
 /// Microseconds of inserting nullifiers one by one, with witnesses.
 pub fn sequential_insert(side: &mut Side, leaves: u64) -> anyhow::Result<f64> {
-    on_fork(side, |fork, numbers| insertion("SequentialInsert", NULLIFIERS, fork, numbers), leaves)
+    on_fork(side, |fork, numbers| [insertion("SequentialInsert", NULLIFIERS, fork, numbers)], leaves)
 }
 
 /// Microseconds of appending note hashes.
 pub fn append(side: &mut Side, leaves: u64) -> anyhow::Result<f64> {
-    on_fork(side, |fork, numbers| insertion("AppendLeaves", NOTE_HASHES, fork, numbers), leaves)
+    on_fork(side, |fork, numbers| [insertion("AppendLeaves", NOTE_HASHES, fork, numbers)], leaves)
+}
+
+/// Microseconds of appending note hashes and reading the root that they give.
+pub fn append_and_root(side: &mut Side, leaves: u64) -> anyhow::Result<f64> {
+    let frames = |fork, numbers| {
+        let root = request("GetTreeInfo", 2, |fields| {
+            fields.field("treeId", &u32::from(NOTE_HASHES));
+            revision(fields, fork, true);
+        });
+        [insertion("AppendLeaves", NOTE_HASHES, fork, numbers), root]
+    };
+    on_fork(side, frames, leaves)
 }
 
 /// Microseconds of making a fork and deleting it.

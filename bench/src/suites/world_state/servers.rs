@@ -16,6 +16,8 @@ pub struct Side {
     process: Child,
     /// Where it listens.
     pub socket: PathBuf,
+    /// Where it listens for clients of its schema, if it has one.
+    pub shared_memory: Option<PathBuf>,
     /// Numbers for leaves that are not there yet.
     pub fresh: u64,
 }
@@ -41,8 +43,20 @@ impl Pair {
     /// Starts both on empty directories.
     pub fn start(plan: &Plan, program: &Path) -> anyhow::Result<Pair> {
         let directory = tempfile::tempdir_in(plan.binary.scratch())?;
-        let ours = Side::start(Command::new(plan.binary.path()).arg("aztec-wsdb"), &directory.path().join("ours"))?;
-        let theirs = Side::start(&mut Command::new(program), &directory.path().join("theirs"))?;
+        let folder = |name| {
+            let folder = directory.path().join(name);
+            std::fs::create_dir_all(&folder).map(|()| folder)
+        };
+        let (ours, theirs) = (folder("ours")?, folder("theirs")?);
+        let (socket, shared_memory) = (ours.join("world.sock"), ours.join("world.shm"));
+        let mut command = Command::new(plan.binary.path());
+        command.args(["world-state", "serve"]).arg(ours.join("state"));
+        command.arg("--plain").arg(&socket).arg("--ipc").arg(&shared_memory);
+        let ours = Side::start(&mut command, socket, Some(shared_memory))?;
+        let socket = theirs.join("world.sock");
+        let mut command = Command::new(program);
+        command.args(["msgpack", "run", "--input"]).arg(&socket).arg("--data-dir").arg(theirs.join("state"));
+        let theirs = Side::start(&mut command, socket, None)?;
         Ok(Pair { ours, theirs, _directory: directory })
     }
 
@@ -54,20 +68,15 @@ impl Pair {
 }
 
 impl Side {
-    fn start(command: &mut Command, directory: &Path) -> anyhow::Result<Side> {
-        std::fs::create_dir_all(directory)?;
-        let socket = directory.join("world.sock");
+    fn start(command: &mut Command, socket: PathBuf, shared_memory: Option<PathBuf>) -> anyhow::Result<Side> {
         let process = command
-            .args(["msgpack", "run", "--threads", "2", "--input"])
-            .arg(&socket)
-            .arg("--data-dir")
-            .arg(directory.join("state"))
             .args(["--tree-heights", "{0:42,1:42,2:40,3:36,4:30}", "--tree-prefill", "{0:128,2:128}"])
+            .args(["--threads", "2"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .context("cannot start a world-state server")?;
-        let mut side = Side { process, socket, fresh: 1_000 };
+        let mut side = Side { process, socket, shared_memory, fresh: 1_000 };
         let deadline = Instant::now() + START_MAX;
         while std::os::unix::net::UnixStream::connect(&side.socket).is_err() {
             if Instant::now() > deadline || side.process.try_wait()?.is_some() {
