@@ -60,7 +60,10 @@ fn the_projects_database_need_not_be_named() {
 #[test]
 fn settings_say_where_they_come_from() {
     let desk = Desk::new();
-    desk.write("tine.toml", "server = \"http://127.0.0.1:4001\"\nlisten = \"127.0.0.1:4002\"\n");
+    desk.write(
+        "tine.toml",
+        "server = \"http://127.0.0.1:4001\"\nlisten = \"127.0.0.1:4002\"\nimages = \"s3://bucket/games\"\n",
+    );
     desk.write(".tine/context.toml", "database = \"game\"\ndata_dir = \"data\"\n");
     let output =
         desk.command("", &["config", "show", "--json", "--token", "secret"]).env("TINE_CREDENTIALS", "c.json").output();
@@ -78,12 +81,13 @@ fn settings_say_where_they_come_from() {
     };
     ends(setting("server"), "http://127.0.0.1:4001", "tine.toml");
     ends(setting("listen"), "127.0.0.1:4002", "tine.toml");
+    ends(setting("images"), "s3://bucket/games", "tine.toml");
     ends(setting("database"), "game", ".tine/context.toml");
     ends(setting("data_dir"), ".tine/data", ".tine/context.toml");
     ends(setting("credentials"), "c.json", "TINE_CREDENTIALS");
     ends(setting("token"), "(given)", "flag");
     let lines = desk.ok("", &["config", "show", "-o", "ndjson"]);
-    assert_eq!(lines.lines().count(), 6, "one setting a line: {lines}");
+    assert_eq!(lines.lines().count(), 7, "one setting a line: {lines}");
 }
 
 #[test]
