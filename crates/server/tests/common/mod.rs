@@ -224,8 +224,16 @@ impl Client {
                 return Ok(self.waiting.remove(0));
             }
             let payload = self.payload().await?;
-            assert_eq!(payload[0], 0, "never compressed");
-            let body = payload.slice(1..);
+            let body = match payload[0] {
+                0 => payload.slice(1..),
+                2 => {
+                    let mut body = Vec::new();
+                    let mut decoder = flate2::read::GzDecoder::new(&payload[1..]);
+                    std::io::Read::read_to_end(&mut decoder, &mut body).expect("gzip");
+                    body.into()
+                }
+                tag => panic!("compressed with {tag}"),
+            };
             let mut position = 0;
             while position < body.len() {
                 self.waiting.push(decode_server_message(&body, &mut position).expect("a message"));
