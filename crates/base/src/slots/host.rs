@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::words::{GENERATION_MASK, Turn};
+use super::words::GENERATION_MASK;
 use super::{Doors, Exchange, Notify, Place, Seen, Shape, SlotWords};
 use crate::memory::SharedMemory;
 
@@ -140,7 +140,7 @@ impl HostEnd {
         let slot = self.slot(place.slot);
         slot.answer_bytes.store(count as u32, Ordering::Relaxed);
         slot.answer_left.store(u32::try_from(answer.len() - count).unwrap_or(u32::MAX), Ordering::Relaxed);
-        slot.pass_to_guest(Turn::Answer, generation & GENERATION_MASK);
+        slot.pass_to_guest(generation & GENERATION_MASK);
         count
     }
 
@@ -156,7 +156,7 @@ impl HostEnd {
 
     /// Gives a slot up, because the guest is gone or about to be killed: wakes the thread that waits for it.
     pub fn close(&self, slot: u32, generation: u32) {
-        self.slot(slot).pass_to_guest(Turn::Closed, generation & GENERATION_MASK);
+        self.slot(slot).close(generation & GENERATION_MASK);
     }
 
     fn at(&self, offset: u32, bytes: usize) -> NonNull<u8> {

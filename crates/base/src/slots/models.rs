@@ -83,7 +83,7 @@ impl Region {
             match slot.await_guest(generation, 0, SLICE) {
                 Seen::Turn(Turn::Call) => {
                     calls += 1;
-                    slot.pass_to_guest(Turn::Answer, generation);
+                    slot.pass_to_guest(generation);
                 }
                 Seen::Turn(Turn::Done) => return calls,
                 seen => assert!(seen.is_with_guest(), "{seen:?}"),
@@ -217,7 +217,7 @@ fn closing_wakes_the_thread_that_attends() {
         });
         // The guest has died; whoever reaps it closes its slots.
         while region.doors.take_submitted(0, SLICE) == 0 {}
-        region.slots[0].pass_to_guest(Turn::Closed, 1);
+        region.slots[0].close(1);
         assert_eq!(host.join().expect("woken"), Seen::Turn(Turn::Closed));
     });
 }

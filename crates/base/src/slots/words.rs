@@ -43,6 +43,9 @@ pub(super) struct SlotWords {
     pub(super) turn: Futex,
     /// 1 while a thread of the host sleeps on `turn` or is about to. Written by the host alone.
     pub(super) host_asleep: AtomicU32,
+    /// 1 while the guest sleeps on `turn` or is about to. Written by the guest alone, and only in use while it waits for an answer:
+    /// one that lies about it sleeps until it looks again by itself.
+    pub(super) guest_asleep: AtomicU32,
     /// Whether a thread of the host waits for this request alone: then no bit in `completed` is set and no event is sent.
     attended: AtomicU32,
     /// Lengths and places, in bytes; see [`super::Exchange`].
@@ -222,8 +225,13 @@ impl SlotWords {
             }
             std::hint::spin_loop();
         }
-        while self.turn.load() == sent {
-            self.turn.wait(sent, WAIT_SLICE);
+        if self.turn.load() == sent {
+            // SYNC: pairs with `pass_to_guest`; announced before the look that decides to sleep.
+            self.guest_asleep.store(1, Ordering::SeqCst);
+            while self.turn.load() == sent {
+                self.turn.wait(sent, WAIT_SLICE);
+            }
+            self.guest_asleep.store(0, Ordering::SeqCst);
         }
         self.turn.load() == Turn::Answer.word(generation)
     }
@@ -233,9 +241,18 @@ impl SlotWords {
         self.turn.wake();
     }
 
-    /// Host: gives the turn back to the guest, which waits for it.
-    pub(super) fn pass_to_guest(&self, turn: Turn, generation: u32) {
-        self.turn.store(turn.word(generation));
+    /// Host: answers the guest, which waits for it. One that still spins is not woken: that would be a system call per answer.
+    pub(super) fn pass_to_guest(&self, generation: u32) {
+        self.turn.store(Turn::Answer.word(generation));
+        // SYNC: pairs with `await_host`, which sets the word before it looks at the turn again.
+        if self.guest_asleep.load(Ordering::SeqCst) == 1 {
+            self.turn.wake();
+        }
+    }
+
+    /// Host: gives the slot up, and wakes whoever waits for its turn, on either side.
+    pub(super) fn close(&self, generation: u32) {
+        self.turn.store(Turn::Closed.word(generation));
         self.turn.wake();
     }
 
