@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tine_base::slots::{Exchange, Incoming, Notify, Seen, Turn};
 
 use crate::error::{CallError, Death, KillCause};
-use crate::key::{Failure, Grant, Key};
+use crate::key::{Failure, Grant, Key, Replied};
 use crate::metrics::add;
 use crate::process::WorkerId;
 use crate::tickets::{Ticket, TicketId};
@@ -375,11 +375,7 @@ impl Attended<'_> {
         let request_bytes = fill_request(&grant, self.options, fill).map_err(Failure::Final)?;
         let exchange = self.options.exchange(request_bytes);
         self.settle(|key| key.post(id, &grant, exchange, Notify::Attended, None))?;
-        self.attend(id, &grant, exchange, attend)?;
-        let (grant, exchange, incoming) = match self.key.poll_reply(id, None) {
-            Poll::Ready(settled) => self.settle(|_| settled)?,
-            Poll::Pending => unreachable!("the request was attended to its end"),
-        };
+        let (grant, exchange, incoming) = self.attend(id, &grant, exchange, attend)?;
         if incoming.status != status::DONE {
             self.reply.clear();
         }
@@ -421,29 +417,26 @@ impl Attended<'_> {
         })
     }
 
-    /// Serves the worker's calls until the request is settled.
+    /// Serves the worker's calls until the request is settled, and returns the reply.
     fn attend(
         &mut self,
         id: TicketId,
         grant: &Grant,
         exchange: Exchange,
         attend: &mut impl FnMut(&[u8], &mut Vec<u8>) -> Result<(), Abort>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Replied, Failure> {
         let end = &grant.process.end;
         let (slot, generation) = (grant.place.slot, grant.generation);
         let mut conversation = Conversation::default();
         loop {
             let seen = end.await_guest(slot, generation, self.key.pool.options.spins, ATTEND_SLICE);
             if !matches!(seen, Seen::Turn(Turn::Part | Turn::Call | Turn::More)) {
-                if seen == Seen::Turn(Turn::Done) {
-                    self.key.attended_done(id);
-                }
-                match self.key.poll_reply(id, None) {
-                    Poll::Ready(Ok(_)) => return Ok(()),
-                    Poll::Ready(Err(failure)) => {
-                        self.ticket = None;
-                        return Err(failure);
-                    }
+                let replied = match seen {
+                    Seen::Turn(Turn::Done) => self.key.attended_done(id),
+                    _ => self.key.poll_reply(id, None),
+                };
+                match replied {
+                    Poll::Ready(settled) => return self.settle(|_| settled),
                     Poll::Pending if seen == Seen::Garbage => self.key.close(grant.process.id, PROTOCOL),
                     Poll::Pending => {}
                 }

@@ -51,6 +51,9 @@ pub(crate) struct Grant {
     pub(crate) generation: u32,
 }
 
+/// A reply that waits to be copied: where it is, and what the worker claims about it.
+pub(crate) type Replied = (Grant, Exchange, Incoming);
+
 /// Why a ticket failed.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
@@ -298,16 +301,28 @@ impl Key {
     }
 
     /// Whether the reply is there. It must be [released](Key::release) once it was copied.
-    pub(crate) fn poll_reply(
-        &self,
-        id: TicketId,
-        waker: Option<&Waker>,
-    ) -> Poll<Result<(Grant, Exchange, Incoming), Failure>> {
+    pub(crate) fn poll_reply(&self, id: TicketId, waker: Option<&Waker>) -> Poll<Result<Replied, Failure>> {
+        self.reply_of(&mut self.inner.lock(), id, waker)
+    }
+
+    /// The worker says that an attended request is done; its reply, as [`Key::poll_reply`] has it.
+    pub(crate) fn attended_done(&self, id: TicketId) -> Poll<Result<Replied, Failure>> {
         let mut inner = self.inner.lock();
+        let mut wakes = Wakes::new();
+        if let Stage::Posted(grant) = &inner.tickets.get(id).stage {
+            let (process, slot) = (grant.process.clone(), grant.place.slot);
+            self.complete(&mut inner, &process, slot, &mut wakes);
+        }
+        let replied = self.reply_of(&mut inner, id, None);
+        wake(inner, wakes);
+        replied
+    }
+
+    fn reply_of(&self, inner: &mut Inner, id: TicketId, waker: Option<&Waker>) -> Poll<Result<Replied, Failure>> {
         let ticket = inner.tickets.get_mut(id);
         match &ticket.stage {
             Stage::Finished(grant, exchange, incoming) => Poll::Ready(Ok((grant.clone(), *exchange, *incoming))),
-            Stage::Failed(_) => Poll::Ready(Err(self.take_failure(&mut inner, id))),
+            Stage::Failed(_) => Poll::Ready(Err(self.take_failure(inner, id))),
             Stage::Posted(_) => {
                 if let Some(waker) = waker {
                     ticket.wake_later(waker);
@@ -315,17 +330,6 @@ impl Key {
                 Poll::Pending
             }
             stage => unreachable!("a ticket that was posted is {stage:?}"),
-        }
-    }
-
-    /// The worker says that an attended request is done.
-    pub(crate) fn attended_done(&self, id: TicketId) {
-        let mut inner = self.inner.lock();
-        if let Stage::Posted(grant) = &inner.tickets.get(id).stage {
-            let (process, slot) = (grant.process.clone(), grant.place.slot);
-            let mut wakes = Wakes::new();
-            self.complete(&mut inner, &process, slot, &mut wakes);
-            wake(inner, wakes);
         }
     }
 
