@@ -12,12 +12,24 @@ use crate::{Digest, EMPTY, HashPool, Keyspaces, Proof, TreeError, TreeHash, Tree
 /// found by its value.
 pub struct AppendTree(pub(crate) Tree);
 
-/// Leaves whose nodes are still to be hashed; see [`AppendTree::take`].
-#[derive(Clone, Copy, Debug)]
+/// Leaves whose nodes are still to be hashed; see [`AppendTree::begin`].
+#[derive(Clone, Debug)]
 #[must_use = "the tree is to be hashed"]
-pub struct TakenLeaves<'l> {
+pub struct TakenLeaves {
     before: TreeState,
-    leaves: &'l [Digest],
+    leaves: Vec<Digest>,
+}
+
+impl TakenLeaves {
+    /// Leaves of the tree once these are hashed.
+    pub fn size(&self) -> u64 {
+        self.before.size + self.count() as u64
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.leaves.len()
+    }
 }
 
 impl AppendTree {
@@ -47,49 +59,58 @@ impl AppendTree {
     /// # Errors
     /// They do not fit, one is no word of the hash (nothing was written then), or the store refuses a write.
     pub fn append(&self, writer: &mut impl TreeWrite, leaves: &[Digest]) -> Result<TreeState, TreeError> {
-        let taken = self.take(writer, leaves, 0)?;
+        let mut taken = self.begin(writer)?;
+        self.take(writer, &mut taken, leaves, 0)?;
         self.hash_taken(writer, &taken)
     }
 
-    /// The first part of [`AppendTree::append`]: all that can refuse the leaves, and none of the hashing. The tree is not to
-    /// be read or changed before [`AppendTree::hash_taken`].
+    /// Begins to append in two parts: [`AppendTree::take`], as often as there are leaves, and one [`AppendTree::hash_taken`]
+    /// for all of them. In between the tree is not to be read or changed otherwise.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn begin(&self, reader: &impl Read) -> Result<TakenLeaves, TreeError> {
+        Ok(TakenLeaves { before: self.0.state(reader)?, leaves: Vec::new() })
+    }
+
+    /// Takes leaves to append: all that can refuse them, and none of the hashing.
     ///
     /// A leaf that is there already is found by its new index if the one it was found by is before `found_from`.
     ///
     /// # Errors
-    /// As for [`AppendTree::append`].
-    pub fn take<'l>(
+    /// As for [`AppendTree::append`]. `taken` is as it was then.
+    pub fn take(
         &self,
         writer: &mut impl TreeWrite,
-        leaves: &'l [Digest],
+        taken: &mut TakenLeaves,
+        leaves: &[Digest],
         found_from: u64,
-    ) -> Result<TakenLeaves<'l>, TreeError> {
-        let before = self.0.state(writer)?;
-        let size = before.size.saturating_add(leaves.len() as u64);
-        self.0.check_room(size)?;
+    ) -> Result<(), TreeError> {
+        self.0.check_room(taken.size().saturating_add(leaves.len() as u64))?;
         if let Some(word) = leaves.iter().find(|leaf| !self.0.hash.accepts(leaf)) {
             return Err(TreeError::BadWord { word: *word });
         }
-        for (leaf, index) in leaves.iter().zip(before.size..) {
+        for (leaf, index) in leaves.iter().zip(taken.size()..) {
             if *leaf != EMPTY && self.index_of(writer, leaf)?.is_none_or(|known| known < found_from) {
                 writer.put(self.0.keyspaces.keys, leaf, &index.to_be_bytes())?;
             }
         }
-        Ok(TakenLeaves { before, leaves })
+        taken.leaves.extend_from_slice(leaves);
+        Ok(())
     }
 
-    /// The second part of [`AppendTree::append`], in the same transaction.
+    /// Hashes what was taken.
     ///
     /// # Errors
     /// The store refuses a read or a write.
-    pub fn hash_taken(&self, writer: &mut impl TreeWrite, taken: &TakenLeaves<'_>) -> Result<TreeState, TreeError> {
-        let TakenLeaves { before, leaves } = *taken;
+    pub fn hash_taken(&self, writer: &mut impl TreeWrite, taken: &TakenLeaves) -> Result<TreeState, TreeError> {
+        let TakenLeaves { before, leaves } = taken;
         if leaves.is_empty() {
-            return Ok(before);
+            return Ok(*before);
         }
         let event = |(node, index): (&Digest, u64)| Event { index, node: *node, is_witnessed: false };
         let events: Vec<Event> = leaves.iter().zip(before.size..).map(event).collect();
-        Ok(self.0.change(writer, before, before.size + leaves.len() as u64, &events)?.0)
+        Ok(self.0.change(writer, *before, taken.size(), &events)?.0)
     }
 
     /// The leaf at an index; `None` at or beyond the size.

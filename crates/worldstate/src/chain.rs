@@ -211,7 +211,7 @@ impl ChainWriter {
         pending: &mut Pending,
     ) -> Result<Written, WorldError> {
         let number = chain.read().tip_number() + 1;
-        let made = pending.carry_over(&mut self.writer).and_then(|()| self.finish_block(store, trees, number));
+        let made = pending.carry_over(trees, &mut self.writer).and_then(|()| self.finish_block(store, trees, number));
         self.add_block(store, chain, pending, number, made)
     }
 
@@ -408,10 +408,10 @@ impl ChainWriter {
     pub(crate) fn full_status(
         trees: &Trees,
         chain: &parking_lot::RwLock<Chain>,
-        pending: &Pending,
+        pending: &mut Pending,
     ) -> Result<FullStatus, WorldError> {
         let chain = chain.read();
-        let status = |tree: TreeId| -> Result<TreeStatus, WorldError> {
+        let mut status = |tree: TreeId| -> Result<TreeStatus, WorldError> {
             Ok(TreeStatus {
                 depth: trees.get(tree).height(),
                 state: pending.tree_state(trees, tree)?,

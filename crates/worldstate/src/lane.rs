@@ -183,8 +183,11 @@ impl Worker for ForkWorker {
 
     fn view(&mut self) -> View {
         let shared = self.shared.upgrade().expect("reads run together only while the service is there");
-        let snapshot =
-            if self.is_deleted { Err(WorldError::ForkNotFound) } else { self.pending.snapshot(&shared.store) };
+        let snapshot = if self.is_deleted {
+            Err(WorldError::ForkNotFound)
+        } else {
+            self.pending.snapshot(&shared.store, &shared.trees)
+        };
         View { shared, snapshot, base_block: self.pending.base_block }
     }
 

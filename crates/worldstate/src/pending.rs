@@ -2,9 +2,10 @@
 //!
 //! Each request is a transaction of its own, so a refused one leaves no trace. Checkpoints are the store's.
 //!
-//! Appending to a list is answered before its nodes are hashed: the answer says nothing of them, nothing can refuse the
-//! leaves any more, and whoever asks next waits for the lane anyway. If the store fails behind an answer, the fork has lost
-//! what it confirmed, and says so until its changes are dropped.
+//! Appending to a list is answered before its nodes are hashed: the answer says nothing of them, and nothing can refuse the
+//! leaves any more. They are hashed when somebody asks for the fork's state, all lists' leaves since the last time together, so
+//! that the nodes near the root are hashed once. If the store fails then, the fork has lost what it confirmed, and says so until
+//! its changes are dropped.
 
 use std::collections::HashSet;
 
@@ -18,6 +19,9 @@ use crate::error::WorldError;
 use crate::query::{Context, answer};
 use crate::trees::{AnyTree, TreeId, Trees};
 use crate::types::{BlockNumber, Change, Leaves, Query, Reply};
+
+/// Leaves of lists that wait for somebody to ask for their nodes, at most: a few milliseconds of hashing.
+const UNHASHED_LEAVES_MAX: usize = 512;
 
 /// A writer that remembers which keys were written, so that they can be carried over to another fork.
 pub(crate) struct Tracked {
@@ -62,6 +66,8 @@ struct Open {
     /// Leaves of the base's trees.
     base_sizes: [u64; TreeId::COUNT],
     checkpoints: Vec<CheckpointId>,
+    /// Leaves of lists that are not hashed. Every open checkpoint is older than any of them.
+    unhashed: Vec<(TreeId, TakenLeaves)>,
     /// Why a change that was answered is not among them.
     lost: Option<WorldError>,
 }
@@ -86,9 +92,20 @@ impl Pending {
         self.open.as_ref().and_then(|open| open.lost.clone()).map_or(Ok(()), Err)
     }
 
+    /// Hashes what is left to be hashed, so that the trees can be read.
+    ///
+    /// # Errors
+    /// A change that was answered is lost.
+    fn settle(&mut self, trees: &Trees) -> Result<(), WorldError> {
+        if let Some(open) = &mut self.open {
+            open.hash(trees);
+        }
+        self.check_kept()
+    }
+
     /// The newest state, for reading beside this fork's next change.
-    pub(crate) fn snapshot(&mut self, store: &Store) -> Result<Snapshot, WorldError> {
-        self.check_kept()?;
+    pub(crate) fn snapshot(&mut self, store: &Store, trees: &Trees) -> Result<Snapshot, WorldError> {
+        self.settle(trees)?;
         match &mut self.open {
             None => Ok(self.base.clone()),
             Some(open) => {
@@ -99,8 +116,8 @@ impl Pending {
     }
 
     /// Answers a query from the newest state.
-    pub(crate) fn answer(&self, trees: &Trees, query: &Query, context: &Context<'_>) -> Result<Reply, WorldError> {
-        self.check_kept()?;
+    pub(crate) fn answer(&mut self, trees: &Trees, query: &Query, context: &Context<'_>) -> Result<Reply, WorldError> {
+        self.settle(trees)?;
         match &self.open {
             None => answer(trees, &self.base, query, context),
             Some(open) => answer(trees, &open.tracked.writer, query, context),
@@ -108,8 +125,8 @@ impl Pending {
     }
 
     /// The newest state of a tree.
-    pub(crate) fn tree_state(&self, trees: &Trees, tree: TreeId) -> Result<TreeState, WorldError> {
-        self.check_kept()?;
+    pub(crate) fn tree_state(&mut self, trees: &Trees, tree: TreeId) -> Result<TreeState, WorldError> {
+        self.settle(trees)?;
         match &self.open {
             None => trees.state(&self.base, tree),
             Some(open) => trees.state(&open.tracked.writer, tree),
@@ -137,8 +154,8 @@ impl Pending {
     ///
     /// # Panics
     /// If this is not the canonical fork.
-    pub(crate) fn carry_over(&self, canonical: &mut Writer) -> Result<(), WorldError> {
-        self.check_kept()?;
+    pub(crate) fn carry_over(&mut self, trees: &Trees, canonical: &mut Writer) -> Result<(), WorldError> {
+        self.settle(trees)?;
         let Some(open) = &self.open else { return Ok(()) };
         let touched = open.tracked.touched.as_ref().expect("the canonical fork remembers its keys");
         let mut touched: Vec<&(KeyspaceId, Box<[u8]>)> = touched.iter().collect();
@@ -163,8 +180,14 @@ impl Pending {
             let writer = store.writer(info.id)?;
             let touched = self.is_canonical.then(HashSet::new);
             let tracked = Tracked { writer, touched };
-            let (store_fork, checkpoints) = (info.id, Vec::new());
-            self.open = Some(Box::new(Open { store_fork, tracked, base_sizes, checkpoints, lost: None }));
+            self.open = Some(Box::new(Open {
+                store_fork: info.id,
+                tracked,
+                base_sizes,
+                checkpoints: Vec::new(),
+                unhashed: Vec::new(),
+                lost: None,
+            }));
         }
         Ok(self.open.as_mut().expect("it was just made"))
     }
@@ -183,6 +206,9 @@ impl Pending {
         if let Some(refusal) = self.refuse_without_checkpoint(&change) {
             return Err(refusal);
         }
+        if matches!(change, Change::CreateCheckpoint | Change::UpdateArchive(..)) {
+            self.settle(trees)?;
+        }
         self.check_kept()?;
         let open = self.open(store, trees, name)?;
         match change {
@@ -194,6 +220,7 @@ impl Pending {
             Change::RevertCheckpoint => {
                 let id = *open.checkpoints.last().expect("one is open");
                 open.tracked.writer.revert_checkpoint(id, &[])?;
+                open.unhashed.clear();
                 open.checkpoints.pop();
             }
             Change::CommitAllCheckpoints => {
@@ -202,6 +229,7 @@ impl Pending {
             }
             Change::RevertAllCheckpoints => {
                 open.tracked.writer.revert_checkpoint(open.checkpoints[0], &[])?;
+                open.unhashed.clear();
                 open.checkpoints.clear();
             }
             change => return open.transaction(trees, change),
@@ -222,19 +250,10 @@ impl Pending {
             Ok(open) => open,
             Err(error) => return reply(Err(error)),
         };
-        let tracked = &mut open.tracked;
-        let taken = match take_words(tracked, trees, (tree, words), open.base_sizes[tree as usize]) {
-            Ok(taken) => taken,
-            Err(error) => {
-                tracked.writer.rollback();
-                return reply(Err(error));
-            }
-        };
-        reply(Ok(Reply::Done));
-        let hashed = trees.append_only(tree).hash_taken(tracked, &taken).map_err(WorldError::Tree);
-        if let Err(error) = hashed.and_then(|_| Ok(tracked.writer.commit(&[])?)) {
-            tracked.writer.rollback();
-            open.lost = Some(error);
+        let taken = open.take(trees, (tree, words));
+        reply(taken.map(|()| Reply::Done));
+        if open.unhashed.iter().map(|(_, taken)| taken.count()).sum::<usize>() >= UNHASHED_LEAVES_MAX {
+            open.hash(trees);
         }
     }
 
@@ -252,6 +271,49 @@ impl Pending {
 }
 
 impl Open {
+    /// Takes leaves of a list, to be hashed later.
+    fn take(&mut self, trees: &Trees, (tree, words): (TreeId, &[Digest])) -> Result<(), WorldError> {
+        let base_size = self.base_sizes[tree as usize];
+        let at = match self.unhashed.iter().position(|(unhashed, _)| *unhashed == tree) {
+            Some(at) => at,
+            None => {
+                let begun = trees.append_only(tree).begin(&self.tracked).map_err(WorldError::Tree)?;
+                self.unhashed.push((tree, begun));
+                self.unhashed.len() - 1
+            }
+        };
+        let taken = take_words(&mut self.tracked, trees, &mut self.unhashed[at], words, base_size);
+        let committed = taken.and_then(|()| {
+            let committed = self.tracked.writer.commit(&[]).map_err(WorldError::from);
+            // The leaves are taken, and cannot be found by value.
+            committed.inspect_err(|error| self.lost = Some(error.clone()))
+        });
+        match committed {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.tracked.writer.rollback();
+                Err(error)
+            }
+        }
+    }
+
+    /// Hashes the leaves that were taken.
+    fn hash(&mut self, trees: &Trees) {
+        if self.unhashed.is_empty() {
+            return;
+        }
+        let tracked = &mut self.tracked;
+        let mut unhashed = self.unhashed.drain(..);
+        let hashed = unhashed.try_for_each(|(tree, taken)| {
+            trees.append_only(tree).hash_taken(tracked, &taken).map(|_| ()).map_err(WorldError::Tree)
+        });
+        drop(unhashed);
+        if let Err(error) = hashed.and_then(|()| Ok(tracked.writer.commit(&[]).map(|_| ())?)) {
+            tracked.writer.rollback();
+            self.lost = Some(error);
+        }
+    }
+
     fn transaction(&mut self, trees: &Trees, change: Change) -> Result<Reply, WorldError> {
         let result = apply(&mut self.tracked, trees, &self.base_sizes, change);
         match result {
@@ -317,8 +379,9 @@ pub(crate) fn append(
 ) -> Result<(), WorldError> {
     let result = match (trees.get(tree), leaves) {
         (AnyTree::Append(append_only), Leaves::Words(words)) => {
-            let taken = take_words(writer, trees, (tree, words), base_size)?;
-            append_only.hash_taken(writer, &taken).map(|_| ())
+            let mut list = (tree, append_only.begin(writer).map_err(WorldError::Tree)?);
+            take_words(writer, trees, &mut list, words, base_size)?;
+            append_only.hash_taken(writer, &list.1).map(|_| ())
         }
         (AnyTree::Indexed(indexed), Leaves::Entries(entries)) => {
             indexed.insert_batch(writer, entries, false).map(|_| ())
@@ -330,18 +393,19 @@ pub(crate) fn append(
 
 /// The part of appending to a list that may be refused. A value is found by its first index since the last block, if it
 /// was appended since.
-fn take_words<'l>(
+fn take_words(
     writer: &mut impl TreeWrite,
     trees: &Trees,
-    (tree, words): (TreeId, &'l [Digest]),
+    (tree, taken): &mut (TreeId, TakenLeaves),
+    words: &[Digest],
     base_size: u64,
-) -> Result<TakenLeaves<'l>, WorldError> {
-    trees.append_only(tree).take(writer, words, base_size).map_err(|error| match error {
+) -> Result<(), WorldError> {
+    trees.append_only(*tree).take(writer, taken, words, base_size).map_err(|error| match error {
         TreeError::Full { max_size, new_size } => {
             let size = new_size - words.len() as u64;
-            WorldError::Full { tree, new_size: refused_size(size, words.len() as u64, max_size), max_size }
+            WorldError::Full { tree: *tree, new_size: refused_size(size, words.len() as u64, max_size), max_size }
         }
-        error => WorldError::of_tree(tree, error),
+        error => WorldError::of_tree(*tree, error),
     })
 }
 

@@ -276,6 +276,47 @@ fn refusals_have_codes() {
     assert_eq!(size(&client, 0, NOTE_HASHES), 0, "nothing of it was done");
 }
 
+/// Leaves appended little by little, with refused and reverted ones in between, give the tree of all that stayed at once.
+#[test]
+fn appended_leaves_are_hashed_when_somebody_asks() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = WorldOptions::new(directory.path().join("state"));
+    let ours = Ours::start(&options, &directory.path().join("world.sock"));
+    let client = connect(&ours.typed[1]);
+    let range = |numbers: std::ops::Range<u64>| numbers.map(|number| element(number + 1)).collect::<Vec<_>>();
+    let root = |fork| {
+        let request = WorldStateGetTreeInfo { tree: NOTE_HASHES, revision: newest(fork) };
+        client.get_tree_info_within(&request, LIMIT).unwrap().root
+    };
+    let create = |fork| drop(client.create_checkpoint_within(&WorldStateCreateCheckpoint { fork }, LIMIT).unwrap());
+    let commit = |fork| drop(client.commit_checkpoint_within(&WorldStateCommitCheckpoint { fork }, LIMIT).unwrap());
+    let revert = |fork| drop(client.revert_checkpoint_within(&WorldStateRevertCheckpoint { fork }, LIMIT).unwrap());
+    let (little, whole) = (fork(&client, None), fork(&client, None));
+    for at in 0..40 {
+        append(&client, little, range(at * 5..at * 5 + 5)).unwrap();
+    }
+    append(&client, little, vec![element(7), FieldElement([0xff; 32])]).unwrap_err();
+    create(little);
+    append(&client, little, range(900..903)).unwrap();
+    create(little);
+    append(&client, little, range(903..907)).unwrap();
+    commit(little);
+    append(&client, little, range(907..911)).unwrap();
+    revert(little);
+    create(little);
+    append(&client, little, range(200..203)).unwrap();
+    commit(little);
+    append(&client, little, range(203..1_500)).unwrap();
+    append(&client, little, range(1_500..1_501)).unwrap();
+    append(&client, whole, range(0..1_501)).unwrap();
+    assert_eq!(size(&client, little, NOTE_HASHES), 1_501);
+    assert_eq!(root(little), root(whole));
+    append(&client, little, range(1_501..1_503)).unwrap();
+    append(&client, little, range(1_503..1_504)).unwrap();
+    append(&client, whole, range(1_501..1_504)).unwrap();
+    assert_eq!(root(little), root(whole));
+}
+
 /// A fork of a pruned block is refused, and one that was made before reads on.
 #[test]
 fn forks_of_pruned_blocks() {
