@@ -78,8 +78,8 @@ pub fn echo_server(path: &Path, clients: usize) -> io::Result<JoinHandle<io::Res
 struct Slot {
     /// 0: idle; 1: a request is there; 2: a reply is there.
     state: AtomicU32,
-    /// Somebody sleeps on the state.
-    sleeping: AtomicU32,
+    /// Who waits for that turn sleeps on the state.
+    sleeping: [AtomicU32; 2],
     message: std::cell::UnsafeCell<[u8; MESSAGE_BYTES]>,
 }
 
@@ -96,9 +96,13 @@ fn slot(memory: &SharedMemory) -> &Slot {
 }
 
 impl Slot {
+    fn sleeping(&self, state: u32) -> &AtomicU32 {
+        &self.sleeping[state as usize - 1]
+    }
+
     fn turn(&self, state: u32) {
         self.state.store(state, Ordering::SeqCst);
-        if self.sleeping.load(Ordering::SeqCst) != 0 {
+        if self.sleeping(state).load(Ordering::SeqCst) != 0 {
             futex::wake(&self.state, 1);
         }
     }
@@ -115,12 +119,12 @@ impl Slot {
             if stop.load(Ordering::Relaxed) {
                 return false;
             }
-            self.sleeping.store(1, Ordering::SeqCst);
+            self.sleeping(wanted).store(1, Ordering::SeqCst);
             let seen = self.state.load(Ordering::SeqCst);
             if seen != wanted {
                 futex::wait(&self.state, seen, Duration::from_millis(100));
             }
-            self.sleeping.store(0, Ordering::SeqCst);
+            self.sleeping(wanted).store(0, Ordering::SeqCst);
         }
     }
 }
