@@ -6,10 +6,9 @@ const { Date: HostDate, Math: HostMath, Object: HostObject, Reflect: HostReflect
 const { defineProperty, getOwnPropertyNames } = HostObject;
 const { apply } = HostReflect;
 
-const hidden = (target, name, value) =>
-  defineProperty(target, name, { value, writable: true, enumerable: false, configurable: true });
+const { hidden } = native;
 
-for (const name of ["performance", "queueMicrotask", "navigator", "Atomics", "SharedArrayBuffer", "DOMException", "atob", "btoa", "gc"]) {
+for (const name of ["queueMicrotask", "navigator", "Atomics", "SharedArrayBuffer", "gc"]) {
   delete globalThis[name];
 }
 

@@ -88,22 +88,27 @@ function withTx(body, transaction) {
   return result;
 }
 
-const http = freeze({ fetch: freeze(fetch) });
+const clientOfHttp = freeze({ fetch: freeze(function fetch(url, init = {}) { return http().fetch(url, init); }) });
 
 // Shows the sender to the views that may see it.
 const senderPrototype = defineProperty({}, "sender", { get: native.sender, enumerable: true });
 
-// The objects that the native side hands to the functions of one module; `inner` are those of the modules within it, by name.
-function contextsOf(db, from, inner) {
-  const as = kind => freeze(HostObject.fromEntries(HostObject.entries(inner).map(([name, contexts]) => [name, contexts[kind]])));
-  const reducer = makeContext(native.timestamp, { db, as: as("reducer") });
-  const transaction = makeContext(native.transactionTimestamp, { db, as: as("transaction") });
-  const procedure = makeContext(native.timestamp, { as: as("procedure"), http, withTx: body => withTx(body, transaction) });
-  const view = freeze(HostObject.assign(HostObject.create(senderPrototype), { db, from }));
-  return { reducer, transaction, procedure, view, anonymousView: freeze({ db, from }) };
+// What makes the objects that the native side hands to the functions of one module, each when the first function of its kind is
+// there; `inner` are those of the modules within it, by name.
+function contextsOf(db, tables, prefix, inner) {
+  const as = kind => freeze(HostObject.fromEntries(HostObject.entries(inner).map(([name, contexts]) => [name, contexts[kind]()])));
+  const from = once(() => query().makeFrom(tables, prefix));
+  const transaction = once(() => makeContext(native.transactionTimestamp, { db, as: as("transaction") }));
+  return {
+    transaction,
+    reducer: once(() => makeContext(native.timestamp, { db, as: as("reducer") })),
+    procedure: once(() => makeContext(native.timestamp, { as: as("procedure"), http: clientOfHttp, withTx: body => withTx(body, transaction()) })),
+    view: once(() => freeze(HostObject.assign(HostObject.create(senderPrototype), { db, from: from() }))),
+    anonymousView: once(() => freeze({ db, from: from() })),
+  };
 }
 
-// The contexts of all modules of a registered program, in order; `handles` are the objects of their tables by name.
+// What makes the contexts of all modules of a registered program, in order; `handles` are the objects of their tables by name.
 function makeContexts({ root, modules }, handles) {
   const made = new Map();
   const make = module => {
@@ -112,10 +117,10 @@ function makeContexts({ root, modules }, handles) {
     for (const submodule of module.submodules) {
       const name = submodule.path.at(-1);
       inner[name] = make(submodule);
-      defineProperty(db, name, { value: inner[name].reducer.db, enumerable: true });
+      defineProperty(db, name, { value: handles[modules.indexOf(submodule)], enumerable: true });
     }
     const prefix = module.path.map(name => `${name}.`).join("");
-    const contexts = contextsOf(freeze(db), makeFrom(module.schema.tables, prefix), inner);
+    const contexts = contextsOf(freeze(db), module.schema.tables, prefix, inner);
     made.set(module, contexts);
     return contexts;
   };
@@ -131,6 +136,10 @@ hidden(rowsPrototype, "return", native.rowsReturn);
 const exports = {
   t, schema, table, SenderError, SpacetimeHostError, errors, CaseConversionPolicy, toCamelCase, Range, ScheduleAt,
   Identity, ConnectionId, Timestamp, TimeDuration, Uuid, TypeBuilder, ColumnBuilder, RowBuilder, ProductBuilder, SumBuilder,
-  ArrayBuilder, OptionBuilder, ResultBuilder, Headers, Request, SyncResponse, Router, BooleanExpr, and, or, not,
+  ArrayBuilder, OptionBuilder, ResultBuilder,
+  get Headers() { return http().Headers; }, get Request() { return http().Request; },
+  get SyncResponse() { return http().SyncResponse; }, get Router() { return http().Router; },
+  get BooleanExpr() { return query().BooleanExpr; }, get and() { return query().and; }, get or() { return query().or; }, get not() { return query().not; },
 };
+const callHandler = (...args) => http().callHandler(...args);
 return { exports, register, makeContexts, querySql, callHandler, rangeBounds, rowsPrototype, errorByCode, SpacetimeHostError, SenderError };

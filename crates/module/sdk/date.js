@@ -21,8 +21,7 @@ hidden(DateInCall, "parse", text => HostDate.parse(inUtc(`${text}`)));
 defineProperty(DateInCall, "prototype", { value: HostDate.prototype, writable: false });
 hidden(HostDate.prototype, "constructor", DateInCall);
 for (const name of getOwnPropertyNames(HostDate.prototype)) {
-  const local = name.replace("UTC", "");
-  if (/^[gs]etUTC/.test(name)) hidden(HostDate.prototype, local, HostDate.prototype[name]);
+  if (name.startsWith("UTC", 3)) hidden(HostDate.prototype, name.slice(0, 3) + name.slice(6), HostDate.prototype[name]);
 }
 hidden(HostDate.prototype, "getYear", function () { return this.getUTCFullYear() - 1900; });
 hidden(HostDate.prototype, "getTimezoneOffset", function () { return this.getTime() * 0; });

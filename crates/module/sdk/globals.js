@@ -7,10 +7,9 @@ const { defineProperty, freeze, getOwnPropertyDescriptors, getOwnPropertyNames, 
 const isArray = Array.isArray;
 const stringify = JSON.stringify;
 
-const hidden = (target, name, value) =>
-  defineProperty(target, name, { value, writable: true, enumerable: false, configurable: true });
+const { hidden } = native;
 
-for (const name of ["performance", "queueMicrotask", "navigator", "Atomics", "SharedArrayBuffer", "DOMException", "atob", "btoa", "gc"]) {
+for (const name of ["queueMicrotask", "navigator", "Atomics", "SharedArrayBuffer", "gc"]) {
   delete globalThis[name];
 }
 

@@ -1,6 +1,8 @@
 // HTTP as modules see it: what handlers are asked and answer, how routes lead to them, and the client of procedures. All of it is
 // synchronous: bodies are complete before anybody sees them.
 
+"use strict";
+(function ({ HostObject, HostSymbol, TextDecoder, TextEncoder, TimeDuration, freeze, hidden, inspect, isArray, native, stringify }) {
 const HTTP_VERSIONS = freeze(["Http09", "Http10", "Http11", "Http2", "Http3"].map(tag => freeze({ tag })));
 const HTTP_11 = 2;
 const METHODS = freeze(["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]);
@@ -163,3 +165,6 @@ class Router {
 for (const method of METHODS) {
   hidden(Router.prototype, method.toLowerCase(), function (path, handler) { return this.route(method, path, handler); });
 }
+
+return { Headers, Request, Router, SyncResponse, callHandler, fetch };
+})

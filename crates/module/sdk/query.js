@@ -1,8 +1,8 @@
 // Queries that views return instead of rows: `ctx.from.person.where(row => row.age.gte(18))`. A query is a value that knows its
 // SQL; whoever asks for the view's rows gets those of the query, kept up to date from the changes alone.
 
-const QUERY = HostSymbol("tine.query");
-
+"use strict";
+(function ({ ConnectionId, HostObject, HostString, Identity, QUERY, Timestamp, Uuid, freeze, hidden, inspect }) {
 const quoteName = name => name.split(".").map(part => `"${part.replaceAll('"', '""')}"`).join(".");
 
 function literalText(value) {
@@ -112,5 +112,5 @@ function makeFrom(tables, prefix) {
   return freeze(queries);
 }
 
-// The SQL of a query; undefined for everything else.
-const querySql = value => (value?.[QUERY] === true ? value.toSql() : undefined);
+return { BooleanExpr, and, makeFrom, not, or };
+})

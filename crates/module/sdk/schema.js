@@ -198,7 +198,7 @@ class Schema {
     });
   }
   httpRouter(router) {
-    if (!(router instanceof Router)) throw new TypeError(`httpRouter() needs a Router, got ${inspect(router, 1, [])}`);
+    if (!(router instanceof http().Router)) throw new TypeError(`httpRouter() needs a Router, got ${inspect(router, 1, [])}`);
     return freeze({ [CONTEXT]: this, [EXPORT]: registry => void registry.routers.push(router) });
   }
 

@@ -4,11 +4,8 @@
 const { Identity, ConnectionId, Timestamp, TimeDuration, Uuid } = native;
 
 function extend(Class, instance, statics) {
-  for (const [target, members] of [[Class.prototype, instance], [Class, statics]]) {
-    for (const [name, descriptor] of HostObject.entries(getOwnPropertyDescriptors(members))) {
-      defineProperty(target, name, { ...descriptor, enumerable: false });
-    }
-  }
+  native.hiddenMembers(Class.prototype, instance);
+  native.hiddenMembers(Class, statics);
 }
 
 const MICROS_PER_MILLI = 1000n;

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::OnceLock;
 
-use super::raw::{Atom, Bytecode, ClassId, Cx, JsResult, Root, Runtime};
+use super::raw::{Atom, Bytecode, Call, ClassId, Cx, JsResult, Root, Runtime, Value};
 use super::state::{Modules, State};
 use super::{console, context, rows, values};
 use crate::source::resolve::SDK_MODULE;
@@ -15,12 +15,15 @@ const SDK_SOURCE: &str = concat!(
     include_str!("../../sdk/date.js"),
     include_str!("../../sdk/values.js"),
     include_str!("../../sdk/types.js"),
-    include_str!("../../sdk/query.js"),
-    include_str!("../../sdk/http.js"),
+    include_str!("../../sdk/parts.js"),
     include_str!("../../sdk/schema.js"),
     include_str!("../../sdk/context.js"),
     "})"
 );
+
+/// The parts of the SDK that wait until they are used, by the numbers that `parts.js` gives them: file names and sources.
+const SDK_PARTS: [(&str, &str); 2] =
+    [("tine:query", include_str!("../../sdk/query.js")), ("tine:http", include_str!("../../sdk/http.js"))];
 
 /// The script that writes module definitions.
 const DESCRIBE_SOURCE: &str = include_str!("../../sdk/describe.js");
@@ -160,12 +163,16 @@ pub(super) fn prepare(cx: Cx<'_>) -> JsResult<&Boot> {
 /// Loads the SDK into a fresh runtime.
 pub(super) fn boot(cx: Cx<'_>) -> JsResult<()> {
     let boot = prepare(cx)?;
+    // What is made here stays: looking for cycles in it would find none.
+    cx.pause_collecting();
     let native = cx.object()?;
+    define_hidden_natives(cx, &native)?;
     values::install(cx, &native)?;
     context::install(cx, &native)?;
     console::install(cx, &native)?;
     rows::install(cx, &native)?;
-    let parts = cx.run_script(sdk_bytecode())?.call(&cx.undefined(), &[&native])?;
+    native.define_named("part", cx.function("part", 1, 0, run_part)?)?;
+    let parts = cx.run_script(&sdk_code().main)?.call(&cx.undefined(), &[&native])?;
     let part = |name: &str| Ok(cx.root(parts.get_named(name)?));
     cx.set_class_prototype(boot.classes.rows, parts.get_named("rowsPrototype")?);
     let by_code = parts.get_named("errorByCode")?;
@@ -185,11 +192,35 @@ pub(super) fn boot(cx: Cx<'_>) -> JsResult<()> {
         error_classes: error_classes.collect::<JsResult<_>>()?,
     };
     assert!(boot.sdk.set(sdk).is_ok(), "a runtime is booted once");
+    cx.resume_collecting();
     Ok(())
 }
 
+/// Adds to the object that our scripts get what defines properties as the language's own are: `hidden(target, name, value)`, and
+/// `hiddenMembers(target, members)` for those of an object literal.
+pub(super) fn define_hidden_natives<'js>(cx: Cx<'js>, native: &Value<'js>) -> JsResult<()> {
+    native.define_named("hidden", cx.function("hidden", 3, 0, hidden_property)?)?;
+    native.define_named("hiddenMembers", cx.function("hiddenMembers", 2, 0, hidden_members)?)
+}
+
+fn hidden_property<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
+    call.arg(0).define_hidden_value(&call.arg(1), call.arg(2).clone())?;
+    Ok(call.cx.undefined())
+}
+
+fn hidden_members<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
+    call.arg(0).define_hidden_members(&call.arg(1))?;
+    Ok(call.cx.undefined())
+}
+
+/// `part(number)`: the function that makes a part of the SDK.
+fn run_part<'js>(call: &Call<'js>) -> JsResult<Value<'js>> {
+    let number = call.arg(0).to_number()? as usize;
+    call.cx.run_script(&sdk_code().parts[number])
+}
+
 /// Runs the script that describes a registered module and returns what it returns.
-pub(super) fn run_describe<'js>(cx: Cx<'js>, registered: &super::raw::Value<'js>) -> JsResult<super::raw::Value<'js>> {
+pub(super) fn run_describe<'js>(cx: Cx<'js>, registered: &Value<'js>) -> JsResult<Value<'js>> {
     static BYTECODE: OnceLock<Bytecode> = OnceLock::new();
     let bytecode = BYTECODE.get_or_init(|| compile_own_script("tine:describe", DESCRIBE_SOURCE));
     cx.run_script(bytecode)?.call(&cx.undefined(), &[registered])
@@ -223,9 +254,19 @@ fn classes(cx: Cx<'_>) -> JsResult<Classes> {
     })
 }
 
-fn sdk_bytecode() -> &'static Bytecode {
-    static BYTECODE: OnceLock<Bytecode> = OnceLock::new();
-    BYTECODE.get_or_init(|| compile_own_script(SDK_MODULE, SDK_SOURCE))
+/// The SDK, compiled.
+struct SdkCode {
+    main: Bytecode,
+    parts: [Bytecode; SDK_PARTS.len()],
+}
+
+/// Compiles all of the SDK the first time, so that no call finds a part of it to compile.
+fn sdk_code() -> &'static SdkCode {
+    static CODE: OnceLock<SdkCode> = OnceLock::new();
+    CODE.get_or_init(|| SdkCode {
+        main: compile_own_script(SDK_MODULE, SDK_SOURCE),
+        parts: SDK_PARTS.map(|(name, source)| compile_own_script(name, source)),
+    })
 }
 
 /// Compiles a script of ours.

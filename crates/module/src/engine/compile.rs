@@ -91,7 +91,7 @@ fn compile_files(bundle: &SourceBundle, linked: LinkedProgram, limits: &Limits) 
         };
         files.insert(path, compiled);
     }
-    Ok(Program { entry: linked.entry, files, map: None })
+    Ok(Program { entry: linked.entry, files, sdk_names: linked.sdk_names, map: None })
 }
 
 /// A syntax error that only the engine sees, such as a feature it does not have.

@@ -183,11 +183,11 @@ struct Listed<'a, 'js> {
 }
 
 impl Listed<'_, '_> {
-    /// The function with a number, with its module's context of the given kind.
+    /// The function with a number, with its module's context of the given kind, which is made now if no other function has it.
     fn target(&self, number: usize, name: String, context: &str) -> JsResult<Target> {
         let pair = self.pairs.get_index(number as u32)?;
         let place = pair.get_index(1)?.to_number()? as u32;
-        let context = self.contexts.get_index(place)?.get_named(context)?;
+        let context = self.contexts.get_index(place)?.get_named(context)?.call(&self.cx.undefined(), &[])?;
         let function = self.cx.root(pair.get_index(0)?);
         Ok(Target { name: name.into(), function, context: self.cx.root(context) })
     }

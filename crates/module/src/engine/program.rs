@@ -20,6 +20,8 @@ const SDK_PACKAGE: &str = "node_modules/spacetimedb/";
 pub(super) struct Program {
     pub(super) entry: String,
     pub(super) files: HashMap<String, CompiledFile>,
+    /// What the files import of the built-in SDK; instances have nothing else of it to offer.
+    pub(super) sdk_names: Vec<&'static str>,
     /// Where the text of the one file came from, if it was put together by a bundler.
     pub(super) map: Option<SourceMap>,
 }
@@ -105,7 +107,7 @@ mod tests {
             source: "one\ntwo\n".to_owned(),
         };
         let files = HashMap::from([("a (b).ts".to_owned(), file)]);
-        let program = Program { entry: "a (b).ts".to_owned(), files, map: None };
+        let program = Program { entry: "a (b).ts".to_owned(), files, sdk_names: Vec::new(), map: None };
         let stack = "    at insert (native)\n    at f (tine:server:3:4)\n    at g (a (b).ts:2:3)\n    at <anonymous> (a (b).ts:1:1)\n    at a (b).ts:9:9x\nnonsense";
         let diagnostic = program.diagnostic("boom".to_owned(), stack);
         // The path with a parenthesis is ambiguous in the engine's format; what cannot be told is left out, not mixed up.
@@ -117,7 +119,7 @@ mod tests {
             bytecode: Bytecode::trusted(Vec::new()),
         };
         let files = HashMap::from([("a.ts".to_owned(), file)]);
-        let program = Program { entry: "a.ts".to_owned(), files, map: None };
+        let program = Program { entry: "a.ts".to_owned(), files, sdk_names: Vec::new(), map: None };
         let stack =
             "    at insert (native)\n    at f (tine:server:3:4)\n    at g (a.ts:2:3)\n    at <anonymous> (a.ts:1:1)\n";
         let diagnostic = program.diagnostic("boom".to_owned(), stack);

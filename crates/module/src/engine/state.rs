@@ -201,7 +201,7 @@ impl State {
             return found;
         }
         if name == SDK_MODULE {
-            return Loaded::Object(self.boot().sdk().exports, &super::boot::SDK_EXPORTS);
+            return Loaded::Object(self.boot().sdk().exports, &program.sdk_names);
         }
         program.files.get(name).map_or(Loaded::Missing, |file| Loaded::File(&file.bytecode))
     }

@@ -1,6 +1,6 @@
 //! A bundle as JavaScript whose every import is known to lead somewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bundle::SourceBundle;
 use super::positions::Positions;
@@ -22,6 +22,8 @@ pub(crate) struct LinkedFile {
 pub(crate) struct LinkedProgram {
     pub entry: String,
     pub files: BTreeMap<String, LinkedFile>,
+    /// What the files import of the SDK, in its order.
+    pub sdk_names: Vec<&'static str>,
 }
 
 /// Strips the entry and everything it imports and resolves all imports.
@@ -30,9 +32,10 @@ pub(crate) struct LinkedProgram {
 ///
 /// # Errors
 /// The first mistake, at its place. The bundle's invariants must hold.
-pub(crate) fn link(bundle: &SourceBundle, sdk_exports: &[&str]) -> Result<LinkedProgram, Diagnostic> {
+pub(crate) fn link(bundle: &SourceBundle, sdk_exports: &[&'static str]) -> Result<LinkedProgram, Diagnostic> {
     let mut files = BTreeMap::new();
     let mut wanted = vec![bundle.entry.clone()];
+    let mut sdk_names = BTreeSet::new();
     while let Some(path) = wanted.pop() {
         if files.contains_key(&path) {
             continue;
@@ -44,12 +47,17 @@ pub(crate) fn link(bundle: &SourceBundle, sdk_exports: &[&str]) -> Result<Linked
             let target = resolve_import(bundle, &path, source, import, sdk_exports)?;
             if target != resolve::SDK_MODULE {
                 wanted.push(target.clone());
+            } else if import.names.is_empty() {
+                sdk_names.extend(sdk_exports.iter().map(|name| (*name).to_owned()));
+            } else {
+                sdk_names.extend(import.names.iter().map(|(name, _)| name.clone()));
             }
             imports.insert(import.specifier.clone(), target);
         }
         files.insert(path, LinkedFile { code: stripped.code, positions: stripped.positions, imports });
     }
-    Ok(LinkedProgram { entry: bundle.entry.clone(), files })
+    let sdk_names = sdk_exports.iter().copied().filter(|name| sdk_names.contains(*name)).collect();
+    Ok(LinkedProgram { entry: bundle.entry.clone(), files, sdk_names })
 }
 
 /// The module name that one import means.
@@ -96,6 +104,17 @@ mod tests {
         assert_eq!(program.files.keys().collect::<Vec<_>>(), ["a.ts", "index.ts"]);
         assert_eq!(program.files["index.ts"].imports["spacetimedb/server"], "tine:server");
         assert_eq!(program.files["a.ts"].imports["."], "index.ts");
+    }
+
+    #[test]
+    fn only_what_is_imported_of_the_sdk_is_listed() {
+        let names = |files: &[(&str, &str)]| link(&bundle(files), &["a", "b", "c"]).expect("links").sdk_names;
+        let named = "import { c as x } from 'tine:server';\nimport './other';\nexport const y = x;\n";
+        assert_eq!(names(&[("index.ts", named), ("other.ts", "export { a } from 'spacetimedb';\n")]), ["a", "c"]);
+        assert_eq!(names(&[("index.ts", named), ("other.ts", "export * from 'tine:server';\n")]), ["a", "b", "c"]);
+        let all = "import * as server from 'tine:server';\nexport const y = server;\n";
+        assert_eq!(names(&[("index.ts", all)]), ["a", "b", "c"]);
+        assert!(names(&[("index.ts", "import type { a } from 'tine:server';\nexport const y = 1;\n")]).is_empty());
     }
 
     #[test]

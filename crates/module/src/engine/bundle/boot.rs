@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::OnceLock;
 
-use super::super::boot::{compile_own_script, prepare};
+use super::super::boot::{compile_own_script, define_hidden_natives, prepare};
 use super::super::context;
 use super::super::raw::{Bytecode, Cx, JsResult, NativeFn, Root, Value, engine_version};
 use super::{BundleState, Hooks, iterators, session, syscalls, text};
@@ -71,6 +71,7 @@ pub(super) fn state(cx: Cx<'_>) -> &BundleState {
 pub(super) fn boot(cx: Cx<'_>) -> JsResult<()> {
     prepare(cx)?;
     let native = cx.object()?;
+    define_hidden_natives(cx, &native)?;
     native.define_named("now", cx.function("now", 0, 0, context::now)?)?;
     let parts = cx.run_script(boot_bytecode())?.call(&cx.undefined(), &[&native])?;
     let text = text::install(cx)?;

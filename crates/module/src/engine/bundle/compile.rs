@@ -72,7 +72,8 @@ pub(crate) fn compile(
             source: text[..code_bytes].to_owned(),
         };
         let files = HashMap::from([(bundle.entry.clone(), file)]);
-        Arc::new(Program { entry: bundle.entry.clone(), files, map: url.map(|url| SourceMap::new(source, url)) })
+        let map = url.map(|url| SourceMap::new(source, url));
+        Arc::new(Program { entry: bundle.entry.clone(), files, sdk_names: Vec::new(), map })
     };
     if let Some(entry) = cache.and_then(|cache| cache.load(hash, engine_fingerprint()))
         && let Ok(def) = ModuleDef::decode(&entry.def)

@@ -77,7 +77,7 @@ impl Runtime {
         unsafe {
             let runtime = NonNull::new(qjs::JS_NewRuntime2(&Heap::FUNCTIONS, opaque))?;
             qjs::JS_SetMaxStackSize(runtime.as_ptr(), stack_bytes as _);
-            let Some(context) = NonNull::new(qjs::JS_NewContext(runtime.as_ptr())) else {
+            let Some(context) = new_context(runtime) else {
                 qjs::JS_FreeRuntime(runtime.as_ptr());
                 return None;
             };
@@ -98,6 +98,37 @@ impl Runtime {
 
     pub(super) fn state(&self) -> &State {
         &self.state
+    }
+}
+
+/// What of the language's library a context gets: all that `JS_NewContext` adds but `performance`, `atob` and `btoa`, which modules
+/// do not have.
+const LIBRARY: [unsafe extern "C" fn(*mut qjs::JSContext) -> c_int; 10] = [
+    qjs::JS_AddIntrinsicBaseObjects,
+    qjs::JS_AddIntrinsicDate,
+    qjs::JS_AddIntrinsicEval,
+    qjs::JS_AddIntrinsicRegExp,
+    qjs::JS_AddIntrinsicJSON,
+    qjs::JS_AddIntrinsicProxy,
+    qjs::JS_AddIntrinsicMapSet,
+    qjs::JS_AddIntrinsicTypedArrays,
+    qjs::JS_AddIntrinsicPromise,
+    qjs::JS_AddIntrinsicWeakRef,
+];
+
+/// Makes a context; `None` if memory does not suffice.
+///
+/// # Safety
+/// The runtime is alive and used by nobody else.
+unsafe fn new_context(runtime: NonNull<qjs::JSRuntime>) -> Option<NonNull<qjs::JSContext>> {
+    // SAFETY: the runtime is alive; parts are added to a context that has the basic objects, each once and in the engine's own order.
+    unsafe {
+        let context = NonNull::new(qjs::JS_NewContextRaw(runtime.as_ptr()))?;
+        if LIBRARY.iter().any(|add| add(context.as_ptr()) < 0) {
+            qjs::JS_FreeContext(context.as_ptr());
+            return None;
+        }
+        Some(context)
     }
 }
 
@@ -348,6 +379,19 @@ impl<'js> Cx<'js> {
             unsafe { qjs::JS_SetUncatchableError(self.ptr(), value.raw) };
         }
         self.throw(value)
+    }
+
+    /// Lets no cycles be collected until [`Cx::resume_collecting`].
+    pub(super) fn pause_collecting(self) {
+        // SAFETY: the runtime is alive.
+        unsafe { qjs::JS_SetGCThreshold(self.runtime(), usize::MAX as _) };
+    }
+
+    /// Collects cycles again, the first time when the heap has grown by half, as after a collection.
+    pub(super) fn resume_collecting(self) {
+        let used_bytes = self.state().heap.used_bytes();
+        // SAFETY: the runtime is alive.
+        unsafe { qjs::JS_SetGCThreshold(self.runtime(), (used_bytes + used_bytes / 2) as _) };
     }
 
     /// Whether promise jobs wait.

@@ -191,6 +191,57 @@ impl<'js> Value<'js> {
         Ok(())
     }
 
+    /// Defines a property whose name is a string or symbol, and that enumeration does not show.
+    pub(in crate::engine) fn define_hidden_value(&self, name: &Value<'js>, value: Value<'js>) -> JsResult<()> {
+        let name = name.property_name()?;
+        let flags = (qjs::JS_PROP_CONFIGURABLE | qjs::JS_PROP_WRITABLE) as c_int;
+        // SAFETY: object and atom are alive; the call takes the value's reference over.
+        self.cx.check_int(unsafe {
+            qjs::JS_DefinePropertyValue(self.cx.ptr(), self.raw, name.atom, value.into_raw(), flags)
+        })?;
+        Ok(())
+    }
+
+    /// Defines the properties of an object literal, with their accessors, so that enumeration does not show them. Those named by
+    /// symbols are left out.
+    pub(in crate::engine) fn define_hidden_members(&self, members: &Value<'js>) -> JsResult<()> {
+        let cx = self.cx;
+        let (mut names, mut count) = (std::ptr::null_mut(), 0);
+        // SAFETY: the object is alive; the result is an array of `count` atoms that is ours to free.
+        cx.check_int(unsafe {
+            let flags = qjs::JS_GPN_STRING_MASK as c_int;
+            qjs::JS_GetOwnPropertyNames(cx.ptr(), &mut names, &mut count, members.raw, flags)
+        })?;
+        // SAFETY: as above; the array is freed after its last use. A literal's property is there, so its descriptor is written, with
+        // references of which each is given back by a `Value`; what the descriptor lacks is undefined.
+        unsafe {
+            let result = (0..count as usize).try_for_each(|index| {
+                let name = (*names.add(index)).atom;
+                let mut found = qjs::JSPropertyDescriptor {
+                    flags: 0,
+                    value: qjs::JS_UNDEFINED,
+                    getter: qjs::JS_UNDEFINED,
+                    setter: qjs::JS_UNDEFINED,
+                };
+                cx.check_int(qjs::JS_GetOwnProperty(cx.ptr(), &mut found, members.raw, name))?;
+                let [value, getter, setter] = [found.value, found.getter, found.setter].map(|raw| cx.own(raw));
+                let kind = if found.flags & qjs::JS_PROP_GETSET as c_int != 0 {
+                    qjs::JS_PROP_HAS_GET | qjs::JS_PROP_HAS_SET
+                } else {
+                    qjs::JS_PROP_HAS_VALUE | qjs::JS_PROP_HAS_WRITABLE | qjs::JS_PROP_WRITABLE
+                };
+                let hidden = qjs::JS_PROP_HAS_ENUMERABLE | qjs::JS_PROP_HAS_CONFIGURABLE | qjs::JS_PROP_CONFIGURABLE;
+                let flags = (kind | hidden) as c_int;
+                let defined =
+                    qjs::JS_DefineProperty(cx.ptr(), self.raw, name, value.raw, getter.raw, setter.raw, flags);
+                cx.check_int(defined)?;
+                Ok(())
+            });
+            qjs::JS_FreePropertyEnum(cx.ptr(), names, count);
+            result
+        }
+    }
+
     /// Defines a hidden accessor.
     pub(in crate::engine) fn define_getter(&self, name: Atom, getter: Value<'js>) -> JsResult<()> {
         let flags = qjs::JS_PROP_CONFIGURABLE as c_int;
