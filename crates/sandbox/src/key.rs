@@ -29,6 +29,7 @@ use crate::error::{CallError, Death, KillCause, LaunchError};
 use crate::metrics::add;
 use crate::pool::{PoolShared, WorkerKey};
 use crate::process::{Process, WorkerId};
+use crate::sandbox::Order;
 use crate::tickets::{Ticket, TicketId, Tickets};
 
 /// First wait after workers of a key kept dying or could not be launched; doubled each time.
@@ -153,16 +154,14 @@ impl Key {
             self.refuse_early(&mut inner, ticket.asked_at)?;
         }
         let is_alone = ticket.is_alone;
-        if inner.tickets.is_empty() {
-            self.pool.sandbox.key_is_busy();
-        }
+        let mut is_for_supervisor = inner.tickets.is_empty() && self.pool.sandbox.key_is_busy();
         let id = inner.tickets.insert(ticket);
         match is_alone {
             true => inner.queue.push_front(id),
             false => inner.queue.push_back(id),
         }
         match inner.phase {
-            Phase::Idle => self.launch(&mut inner),
+            Phase::Idle => is_for_supervisor |= self.launch(&mut inner),
             Phase::Launching => add(&self.pool.sandbox.metrics.waiters_coalesced, 1),
             Phase::Ready(_) | Phase::Closed => {}
         }
@@ -174,6 +173,10 @@ impl Key {
         };
         inner.tally.granted_at_once += u64::from(grant.is_some());
         wake(inner, wakes);
+        // Not under the lock: the supervisor may take this thread's core, and everybody else who comes would wait for that, too.
+        if is_for_supervisor {
+            self.pool.sandbox.bell.ring();
+        }
         Ok((id, grant))
     }
 
@@ -190,20 +193,24 @@ impl Key {
         Ok(())
     }
 
-    /// Takes a spare or orders a worker, unless it is too early after a failure.
-    fn launch(self: &Arc<Self>, inner: &mut Inner) {
+    /// Takes a spare or orders a worker, unless it is too early after a failure. `true`: there is an order, ring the supervisor's bell.
+    #[must_use]
+    fn launch(self: &Arc<Self>, inner: &mut Inner) -> bool {
         let now = Instant::now();
         if inner.failures.refusing.as_ref().is_some_and(|(until, _)| now < *until) {
-            return;
+            return false;
         }
         inner.wanted_since = Some(now);
-        match self.pool.take_spare() {
+        let spare = self.pool.take_spare();
+        let is_ordered = spare.is_none();
+        match spare {
             Some(process) => self.attach_locked(inner, process),
             None => {
                 inner.phase = Phase::Launching;
-                self.pool.sandbox.order_launch(self);
+                self.pool.sandbox.orders.lock().push(Order::Launch { key: self.clone(), at: now });
             }
         }
+        is_ordered
     }
 
     /// Gives this key the worker that was launched for it. `false`: it no longer wants one.
@@ -526,8 +533,8 @@ impl Key {
     }
 
     fn launch_if_wanted(self: &Arc<Self>, inner: &mut Inner) {
-        if matches!(inner.phase, Phase::Idle) && !inner.queue.is_empty() {
-            self.launch(inner);
+        if matches!(inner.phase, Phase::Idle) && !inner.queue.is_empty() && self.launch(inner) {
+            self.pool.sandbox.bell.ring();
         }
     }
 

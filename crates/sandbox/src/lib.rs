@@ -60,6 +60,7 @@ mod metrics;
 mod pool;
 mod process;
 mod sandbox;
+mod schedule;
 mod supervisor;
 mod tickets;
 mod wire;

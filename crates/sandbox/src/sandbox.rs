@@ -194,17 +194,12 @@ impl Shared {
         self.bell.ring();
     }
 
-    pub(crate) fn order_launch(&self, key: &Arc<Key>) {
-        self.order(Order::Launch { key: key.clone(), at: Instant::now() });
-    }
-
-    /// A key has its first caller: from now on somebody must watch the deadlines.
-    pub(crate) fn key_is_busy(&self) {
+    /// A key has its first caller: from now on somebody must watch the deadlines. `true`: the supervisor rests, ring its bell.
+    #[must_use]
+    pub(crate) fn key_is_busy(&self) -> bool {
         // SYNC: with `rest`: either this sees that nobody ticks, or the supervisor sees the key.
         self.busy_keys.fetch_add(1, Ordering::SeqCst);
-        if !self.is_ticking.load(Ordering::SeqCst) {
-            self.bell.ring();
-        }
+        !self.is_ticking.load(Ordering::SeqCst)
     }
 
     pub(crate) fn key_is_quiet(&self) {

@@ -27,6 +27,7 @@ use crate::metrics::{add, subtract};
 use crate::pool::{Completions, PoolShared, SPARE_RETRY};
 use crate::process::{Process, WorkerId};
 use crate::sandbox::{Order, Shared};
+use crate::schedule::{self, Urgency};
 use crate::wire::{Launch, Report, unblock};
 use crate::worker::READY;
 
@@ -133,6 +134,7 @@ impl Supervisor {
     /// Works until everything is ended.
     pub(crate) fn run(&mut self) {
         self.shared.tick();
+        schedule::set(0, Urgency::AfterOthers);
         loop {
             self.start_zygote();
             self.take_orders();

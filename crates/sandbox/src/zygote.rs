@@ -13,6 +13,7 @@ use tine_base::descriptors::{receive_with_descriptors, send_with_descriptors};
 use crate::entry::Entry;
 use crate::harden;
 use crate::level::{Level, Probe};
+use crate::schedule::{self, Urgency};
 use crate::wire::{LAUNCH_DESCRIPTORS, Launch, MESSAGE_BYTES_MAX, Report};
 use crate::worker::Start;
 
@@ -26,6 +27,8 @@ const PROBE_MEMORY_BYTES: u64 = 64 << 20;
 /// Serves the server until it is gone, then exits.
 pub(crate) fn run(server_pid: i32, entries: &[Entry]) -> ! {
     harden::set_name(c"tine-zygote");
+    // The supervisor, which started this process, is patient; workers are not.
+    schedule::set(0, Urgency::Now);
     // SAFETY: the server passed its socket as this descriptor and nothing else in this process refers to it.
     let socket = unsafe { OwnedFd::from_raw_fd(SOCKET) };
     match serve(socket, server_pid, entries) {
