@@ -41,6 +41,8 @@ const DEATHS_FORGIVEN: u32 = 1;
 /// Large requests are held back while others have so many bytes of the arena: enough to keep a worker busy, and little enough to stay
 /// in the caches of both sides, which is worth more than being posted early.
 const WARM_BYTES: u32 = 256 << 10;
+/// A worker that gets so many requests between two looks of the supervisor is hot: that is one every 150 us.
+const HOT_REQUESTS: u64 = 64;
 /// A request that is done but was not announced is given this long past its deadline.
 const DONE_GRACE: Duration = Duration::from_millis(200);
 
@@ -110,6 +112,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Tally {
     requests: u64,
+    /// Requests posted that nobody attends.
+    unattended: u64,
     granted_at_once: u64,
     in_flight: i64,
     in_flight_bytes: i64,
@@ -299,6 +303,7 @@ impl Key {
             }
             stage => unreachable!("a ticket that was granted a slot is {stage:?}"),
         }
+        inner.tally.unattended += u64::from(notify == Notify::Event);
         inner.tally.in_flight += 1;
         inner.tally.in_flight_bytes += i64::from(grant.place.bytes);
         drop(inner);
@@ -558,9 +563,11 @@ impl Key {
     /// Fails what is over its deadline. A worker that works on such a request is killed, and so is one that takes up none.
     pub(crate) fn check_deadlines(self: &Arc<Self>, now: Instant) {
         let mut inner = self.inner.lock();
+        let is_hot = inner.tally.unattended >= HOT_REQUESTS;
         self.flush(&mut inner);
         let mut wakes = Vec::new();
         if let Phase::Ready(process) = &inner.phase {
+            process.set_hot(is_hot);
             // Whoever waits for the event may be late itself.
             let process = process.clone();
             let bits = process.end.take_completed();
@@ -673,7 +680,7 @@ impl Key {
 
     /// Adds what this key counted to what all did.
     fn flush(&self, inner: &mut Inner) {
-        let Tally { requests, granted_at_once, in_flight, in_flight_bytes, abandoned_slots } =
+        let Tally { requests, unattended: _, granted_at_once, in_flight, in_flight_bytes, abandoned_slots } =
             std::mem::take(&mut inner.tally);
         let metrics = &self.pool.sandbox.metrics;
         add(&metrics.requests, requests);

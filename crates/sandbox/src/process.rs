@@ -1,7 +1,7 @@
 //! A worker process as the server sees it.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use crate::error::{Death, KillCause};
 use crate::key::Key;
 use crate::metrics::add;
 use crate::pool::PoolShared;
+use crate::schedule::{self, Urgency};
 
 /// Names one worker process for as long as the sandbox lives; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +34,8 @@ pub(crate) struct Process {
     pub(crate) ended: Mutex<Option<Instant>>,
     /// A [`KillCause`], or 0.
     killed: AtomicU8,
+    /// What [`Process::set_hot`] last said.
+    is_hot: AtomicBool,
 }
 
 impl Process {
@@ -54,7 +57,19 @@ impl Process {
             key: OnceLock::new(),
             ended: Mutex::new(None),
             killed: AtomicU8::new(0),
+            is_hot: AtomicBool::new(false),
         }
+    }
+
+    /// Whether many short requests come that nobody attends. The worker then does not interrupt the thread that woke it: more is to
+    /// come from there, and the two take turns less often. One that is asked now and then runs at once, also where every core is
+    /// busy. For the supervisor, who reaps: until then nobody else can have the process's number.
+    pub(crate) fn set_hot(&self, is_hot: bool) {
+        if self.is_hot.swap(is_hot, Ordering::Relaxed) == is_hot {
+            return;
+        }
+        self.end.set_hot(is_hot);
+        schedule::set(self.pid, if is_hot { Urgency::AfterOthers } else { Urgency::Now });
     }
 
     /// Kills the process; the supervisor reaps it. The first cause counts.

@@ -19,6 +19,9 @@ const IDLE_WAIT: Duration = Duration::from_secs(3_600);
 /// server goes on with them meanwhile.
 const REPLIES_PER_EVENT: u32 = 8;
 
+/// After so many lone replies in a row there is one caller, who waits for each before it sends the next request.
+const LONE_REPLIES: u32 = 16;
+
 /// Statuses of a reply.
 pub(crate) mod status {
     /// The reply is what was asked for.
@@ -120,11 +123,19 @@ impl Worker {
     /// A panic of `handler` ends the process: what it leaves behind is of no use to later requests.
     pub fn serve(self, mut handler: impl FnMut(&mut Request<'_>) -> Result<(), Rejected>) -> Never {
         let mut replies = 0;
+        // Wakes in a row with one reply each.
+        let mut lone = 0u32;
         // Who attends a request is a thread that mostly has the next one ready; others take long enough to sleep.
         let mut spins = 0;
         loop {
             if replies > 0 && self.end.must_notify() {
                 ring();
+            }
+            lone = if replies == 1 && spins == 0 { lone.saturating_add(1) } else { 0 };
+            if lone >= LONE_REPLIES && self.end.is_hot() {
+                // Who waits for this reply sends the next request within microseconds. Where it waits for this core it gets it now, and
+                // need not wake anybody then; elsewhere this returns at once.
+                std::thread::yield_now();
             }
             replies = 0;
             let mut bits = self.end.take_submitted(spins, IDLE_WAIT);

@@ -55,6 +55,11 @@ impl GuestEnd {
         self.doors().must_notify()
     }
 
+    /// Whether the host says that many short requests come.
+    pub fn is_hot(&self) -> bool {
+        self.doors().is_hot()
+    }
+
     /// Takes up the request in a slot; `None`: the host gave it up.
     pub fn begin(&self, slot: u32) -> Option<GuestSlot<'_>> {
         let words = slot_words(&self.memory, self.shape, slot);

@@ -101,6 +101,11 @@ impl HostEnd {
         self.doors().ready()
     }
 
+    /// Tells the guest whether many short requests come, which it may make use of as it likes.
+    pub fn set_hot(&self, is_hot: bool) {
+        self.doors().set_hot(is_hot);
+    }
+
     /// The turn of a slot.
     pub fn seen(&self, slot: u32, generation: u32) -> Seen {
         self.slot(slot).seen(generation & GENERATION_MASK)

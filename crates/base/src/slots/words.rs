@@ -32,6 +32,8 @@ pub(super) struct Doors {
     host_armed: Line<AtomicU32>,
     /// 0 until the guest is ready; then what it tells about itself.
     ready: Line<AtomicU32>,
+    /// 1 while many short requests come. Written by the host; advice to the guest.
+    hot: Line<AtomicU32>,
 }
 
 /// The words of a slot.
@@ -175,6 +177,16 @@ impl Doors {
     /// Host: what the guest told when it got ready; 0 until then.
     pub(super) fn ready(&self) -> u32 {
         self.ready.0.load(Ordering::SeqCst)
+    }
+
+    /// Host: tells whether many short requests come.
+    pub(super) fn set_hot(&self, is_hot: bool) {
+        self.hot.0.store(u32::from(is_hot), Ordering::Relaxed);
+    }
+
+    /// Guest: whether many short requests come.
+    pub(super) fn is_hot(&self) -> bool {
+        self.hot.0.load(Ordering::Relaxed) == 1
     }
 }
 
