@@ -59,6 +59,14 @@ impl Completions {
         self.process.drain();
     }
 
+    /// Takes the replies that are there and wakes those who wait for them. `true`: several came together, so more are likely to be
+    /// there once the callers that were woken have run. Nobody rings until this was called again, so call it again then, at the back
+    /// of the executor's queue. `false`: a ring at the next reply was asked for, as by [`Completions::drain`].
+    #[must_use = "after `true` nobody rings"]
+    pub fn drain_once(&self) -> bool {
+        self.process.drain_once()
+    }
+
     /// Whether the worker is gone. The descriptor is rung when it ends.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)

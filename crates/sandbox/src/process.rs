@@ -119,15 +119,24 @@ impl Process {
         })
     }
 
-    /// Takes the replies that are there; for whoever waits for the event.
+    /// Takes the replies that are there; for whoever waits for the event, which is rung at the next one.
     pub(crate) fn drain(self: &Arc<Self>) {
-        let Some(key) = self.key.get() else { return };
+        while self.drain_once() {}
+    }
+
+    /// Takes the replies that are there. `true`: several came together, and no ring was asked for.
+    pub(crate) fn drain_once(self: &Arc<Self>) -> bool {
+        let Some(key) = self.key.get() else { return false };
         loop {
             let bits = self.end.take_completed();
+            if bits == 0 && self.end.arm() {
+                return false;
+            }
             if bits != 0 {
                 key.completed(self, bits);
-            } else if self.end.arm() {
-                return;
+            }
+            if bits.count_ones() > 1 {
+                return true;
             }
         }
     }

@@ -3,6 +3,7 @@
 mod common;
 
 use std::future::Future;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use common::{KEY, PATIENCE, WORDS_BYTES, ask, options, pool, sandbox, until};
 use futures_util::future::join_all;
-use tine_sandbox::{CallError, KillCause, LaunchError, PoolOptions, WorkerKey};
+use tine_sandbox::{CallError, Completions, Driver, KillCause, LaunchError, PoolOptions, WorkerKey};
 
 struct Unpark(std::thread::Thread);
 
@@ -148,4 +149,46 @@ fn a_worker_that_writes_anything_anywhere_hurts_its_own_key_only() {
     assert_eq!(ask(&good, KEY, b"estill").expect("another key"), b"still");
     sandbox.shut_down(PATIENCE).expect("all reaped");
     assert_eq!(sandbox.metrics().in_flight(), 0);
+}
+
+#[test]
+fn a_driver_that_looks_again_misses_no_reply_and_a_hot_worker_cools_down() {
+    let driver: Driver = Arc::new(|completions: Completions| {
+        std::thread::spawn(move || {
+            while !completions.is_over() {
+                while completions.drain_once() {
+                    std::thread::yield_now();
+                }
+                await_ring(&completions);
+            }
+        });
+    });
+    let sandbox = sandbox();
+    let pool = sandbox.pool(PoolOptions { driver: Some(driver), ..PoolOptions::new("test") }).expect("a pool");
+    let keyed = pool.key(KEY);
+    let policy = || {
+        let pid = sandbox.workers().iter().find(|worker| worker.key == Some(KEY)).expect("a worker").pid;
+        // SAFETY: takes a plain number.
+        unsafe { libc::sched_getscheduler(pid) }
+    };
+    until("the worker is hot", || {
+        let calls = (0..100).map(|_| keyed.call(options(), |writer| writer.write(b"eagain")));
+        for reply in block_on(join_all(calls)) {
+            assert_eq!(reply.expect("a reply").bytes, b"again");
+        }
+        policy() == libc::SCHED_BATCH
+    });
+    until("it is not any more", || policy() == libc::SCHED_OTHER);
+}
+
+/// Waits until the worker rings or has ended.
+fn await_ring(completions: &Completions) {
+    let descriptor = completions.as_fd().as_raw_fd();
+    let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
+    let mut rings = 0u64;
+    // SAFETY: the structure and the number live on this stack; the descriptor is open and does not block.
+    unsafe {
+        libc::poll(&mut poll, 1, -1);
+        libc::read(descriptor, (&raw mut rings).cast(), size_of::<u64>());
+    }
 }

@@ -33,7 +33,10 @@ pub fn driver(runtime: tokio::runtime::Handle) -> Driver {
             let watched = unsafe { AsyncFd::register_with_interest(Watched(completions), Interest::READABLE) };
             let watched = watched.expect("one more descriptor can be watched");
             while !watched.get_ref().0.is_over() {
-                watched.get_ref().0.drain();
+                if watched.get_ref().0.drain_once() {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 let Ok(mut guard) = watched.readable().await else { return };
                 guard.clear_ready();
             }

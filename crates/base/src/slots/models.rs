@@ -20,13 +20,15 @@ fn check(model: impl Fn() + Send + Sync + Clone + 'static) {
     check_pct(model, PRIORITY_SCHEDULES, 3);
 }
 
-/// A region of three slots, the event of its host, and a count of the requests done in each slot.
+/// A region of three slots, the event of its host, and the slots whose replies its driver took for other threads.
 #[derive(Default)]
 struct Region {
     doors: Doors,
     slots: [SlotWords; 3],
     rung: Mutex<bool>,
     ringing: Condvar,
+    taken: Mutex<u64>,
+    taking: Condvar,
 }
 
 impl Region {
@@ -118,6 +120,55 @@ impl Region {
         }
         assert_eq!(self.doors.take_completed(), 0, "nothing is completed twice");
     }
+
+    /// Takes `replies` replies for callers on another thread. Several at once are not followed by a wish for the event: the callers
+    /// have their turn, and then it looks again.
+    fn drive(&self, replies: u32) {
+        let mut left = replies;
+        while left > 0 {
+            let bits = self.doors.take_completed();
+            if bits == 0 {
+                if self.doors.arm() {
+                    self.await_ring();
+                }
+                continue;
+            }
+            left -= bits.count_ones();
+            *self.taken.lock().expect("sound") |= bits;
+            self.taking.notify_all();
+            if bits.count_ones() > 1 {
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// The callers: they post to each slot `rounds` times, once its last reply was taken.
+    fn call(&self, slots: u32, rounds: u32) {
+        for index in 0..slots {
+            self.post(index, 1, Notify::Event);
+        }
+        let mut generations = [1u32; 3];
+        while generations[..slots as usize].iter().any(|&generation| generation <= rounds) {
+            let mut taken = self.taken.lock().expect("sound");
+            while *taken == 0 {
+                taken = self.taking.wait(taken).expect("sound");
+            }
+            let bits = std::mem::take(&mut *taken);
+            drop(taken);
+            for index in (0..slots).filter(|index| bits & (1 << index) != 0) {
+                let generation = &mut generations[index as usize];
+                assert_eq!(
+                    self.slots[index as usize].seen(*generation),
+                    Seen::Turn(Turn::Done),
+                    "a bit means done, once"
+                );
+                *generation += 1;
+                if *generation <= rounds {
+                    self.post(index, *generation, Notify::Event);
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -128,6 +179,19 @@ fn completions_reach_a_host_that_sleeps_on_its_event() {
         let host = thread::spawn(move || host.drain(2, 3));
         region.guest(6, 0);
         host.join().expect("all were taken");
+    });
+}
+
+#[test]
+fn completions_reach_a_driver_that_looks_again_while_its_callers_post() {
+    check(|| {
+        let region = Arc::new(Region::default());
+        let (driver, callers) = (region.clone(), region.clone());
+        let driver = thread::spawn(move || driver.drive(6));
+        let callers = thread::spawn(move || callers.call(3, 2));
+        region.guest(6, 0);
+        driver.join().expect("all were taken");
+        callers.join().expect("all were answered");
     });
 }
 
