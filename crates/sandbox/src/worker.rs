@@ -84,7 +84,6 @@ impl Start {
             eprintln!("{panic}");
             exit(EXIT_PANIC)
         }));
-        end.prefault();
         harden::limits(launch.memory_bytes)?;
         harden::close_descriptors()?;
         if let Some(filter) = &filter {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::host::{at, doors, prefault, slot_words};
+use super::host::{at, doors, slot_words};
 use super::words::Turn;
 use super::{Doors, REGION_BYTES_MAX, Shape, SlotWords};
 use crate::memory::SharedMemory;
@@ -33,11 +33,6 @@ impl GuestEnd {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the region has another shape"));
         }
         Ok(GuestEnd { memory, shape })
-    }
-
-    /// Maps all pages but the arena's now, so that no request pays for it.
-    pub fn prefault(&self) {
-        prefault(&self.memory, self.shape);
     }
 
     /// Tells the host that requests will be taken, with a number about this guest that is not zero.

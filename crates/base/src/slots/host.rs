@@ -43,9 +43,12 @@ impl HostEnd {
         self.shape
     }
 
-    /// Maps all pages but the arena's now, so that no request pays for it.
+    /// Allocates and maps all pages but the arena's now, so that no request pays for it. A kernel that cannot do so does it at first
+    /// use. The guest maps what it touches, which is little at first: its start is what somebody may wait for.
     pub fn prefault(&self) {
-        prefault(&self.memory, self.shape);
+        let bytes = self.shape.arena_offset() as usize;
+        // SAFETY: the range is inside the mapping; populating changes no byte.
+        unsafe { libc::madvise(self.memory.address().as_ptr().cast(), bytes, libc::MADV_POPULATE_WRITE) };
     }
 
     fn doors(&self) -> &Doors {
@@ -194,11 +197,4 @@ pub(super) fn at(memory: &SharedMemory, offset: u32, bytes: usize) -> NonNull<u8
     assert!(offset as usize + bytes <= memory.bytes(), "{bytes} bytes at {offset} of {}", memory.bytes());
     // SAFETY: stays inside the mapping, as just checked.
     unsafe { memory.address().add(offset as usize) }
-}
-
-/// Maps the pages of words and slots for writing. A kernel that cannot do so maps them at first use instead.
-pub(super) fn prefault(memory: &SharedMemory, shape: Shape) {
-    let bytes = shape.arena_offset() as usize;
-    // SAFETY: the range is inside the mapping; populating changes no byte.
-    unsafe { libc::madvise(memory.address().as_ptr().cast(), bytes, libc::MADV_POPULATE_WRITE) };
 }
