@@ -3,7 +3,7 @@
 use std::{env, fs, path::Path};
 
 fn main() {
-    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/idl/fixtures/echo.jsonc");
+    let schema = Path::new("../../crates/idl/fixtures/echo.jsonc");
     println!("cargo::rerun-if-changed={}", schema.display());
     let text = fs::read_to_string(&schema).expect("the schema is there");
     let schema = tine_idl::Schema::parse(&text).expect("it is a schema");

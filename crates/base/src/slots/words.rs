@@ -11,6 +11,19 @@ use super::sync::{AtomicU32, AtomicU64, Futex, Ordering};
 /// A guest that waits for the host looks again this often. It is woken in time; the host that kills it does not wait either.
 const WAIT_SLICE: Duration = Duration::from_secs(1);
 
+/// So many looks for the other side's turn follow one another at once.
+const LOOKS_AT_ONCE: u32 = 100;
+
+/// What is between two looks for the other side's turn. The kernel likes to wake a thread on the core of whoever woke it, and there
+/// the other side cannot take its turn before this one gives the core up.
+fn pause(look: u32) {
+    if look < LOOKS_AT_ONCE {
+        std::hint::spin_loop();
+    } else {
+        std::thread::yield_now();
+    }
+}
+
 /// Keeps what one side writes all the time out of the cache lines (and their prefetched neighbours) of what the other side reads.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Default))]
@@ -136,12 +149,12 @@ impl Doors {
 
     /// Guest: waits for requests; the slots that have one, as bits. Looks `spins` times before it sleeps.
     pub(super) fn take_submitted(&self, spins: u32, limit: Duration) -> u64 {
-        for _ in 0..=spins {
+        for look in 0..=spins {
             // SYNC: pairs with `post`.
             if self.submitted.0.load(Ordering::SeqCst) != 0 {
                 return self.submitted.0.swap(0, Ordering::SeqCst);
             }
-            std::hint::spin_loop();
+            pause(look);
         }
         self.guest_asleep.0.store(1);
         if self.submitted.0.load(Ordering::SeqCst) == 0 {
@@ -231,11 +244,11 @@ impl SlotWords {
     /// Guest: waits until the host has answered what `passed` asked. `false`: the host gave up.
     pub(super) fn await_host(&self, passed: Turn, generation: u32, spins: u32) -> bool {
         let sent = passed.word(generation);
-        for _ in 0..spins {
+        for look in 0..spins {
             if self.turn.load() != sent {
                 break;
             }
-            std::hint::spin_loop();
+            pause(look);
         }
         if self.turn.load() == sent {
             // SYNC: pairs with `pass_to_guest`; announced before the look that decides to sleep.
@@ -271,12 +284,12 @@ impl SlotWords {
     /// Host: waits until the turn is no longer one of the guest's own work: at most `limit` after `spins` looks. Returns early
     /// with the turn as it is when the time is over.
     pub(super) fn await_guest(&self, generation: u32, spins: u32, limit: Duration) -> Seen {
-        for _ in 0..spins {
+        for look in 0..spins {
             let seen = Seen::of(self.turn.load(), generation);
             if !seen.is_with_guest() {
                 return seen;
             }
-            std::hint::spin_loop();
+            pause(look);
         }
         self.host_asleep.store(1, Ordering::SeqCst);
         let word = self.turn.load();
