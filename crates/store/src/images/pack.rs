@@ -100,7 +100,10 @@ pub(crate) struct PackBuilder {
 
 impl PackBuilder {
     pub(crate) fn new(id: u64) -> PackBuilder {
-        PackBuilder { id, bytes: vec![0; HEADER_BYTES], references: Vec::new(), pages: 0 }
+        // Room for a full pack at once: growing would touch all its memory twice.
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + PACK_PAGES * STRIDE_BYTES);
+        bytes.resize(HEADER_BYTES, 0);
+        PackBuilder { id, bytes, references: Vec::new(), pages: 0 }
     }
 
     pub(crate) fn id(&self) -> u64 {
