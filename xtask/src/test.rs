@@ -136,7 +136,9 @@ fn install_packages() -> anyhow::Result<()> {
 fn install_from_pypi(name: &str, package: &str) -> anyhow::Result<()> {
     let folder = target().join(name);
     let installed = folder.join("installed");
-    if fs::read_to_string(&installed).is_ok_and(|found| found == package) {
+    // The programs of an environment know where it is, so one that was moved is made anew.
+    let wanted = format!("{package} in {}", folder.display());
+    if fs::read_to_string(&installed).is_ok_and(|found| found == wanted) {
         return Ok(());
     }
     if !exists("python3") {
@@ -144,10 +146,10 @@ fn install_from_pypi(name: &str, package: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     fs::create_dir_all(target())?;
-    process::run(&mut command("python3", &["-m", "venv", &folder.to_string_lossy()]))?;
+    process::run(&mut command("python3", &["-m", "venv", "--clear", &folder.to_string_lossy()]))?;
     let pip = folder.join("bin/pip");
     process::run(&mut command(&pip.to_string_lossy(), &["install", "--quiet", package]))?;
-    fs::write(&installed, package).context("cannot note what was installed")
+    fs::write(&installed, wanted).context("cannot note what was installed")
 }
 
 /// The server of the S3 protocol against which images in buckets are tested.
