@@ -5,7 +5,7 @@ use std::{env, fs, path::Path};
 fn main() {
     let schema = Path::new("src/suites/ipc/relay.jsonc");
     println!("cargo::rerun-if-changed={}", schema.display());
-    let text = fs::read_to_string(&schema).expect("the schema is there");
+    let text = fs::read_to_string(schema).expect("the schema is there");
     let schema = tine_idl::Schema::parse(&text).expect("it is a schema");
     let code = tine_idl::generate(&schema, tine_idl::Language::Rust);
     let output = env::var_os("OUT_DIR").expect("cargo sets it");

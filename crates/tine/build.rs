@@ -5,7 +5,7 @@ use std::{env, fmt::Write as _, fs, path::Path};
 fn main() {
     let folder = Path::new("../../docs/errors");
     println!("cargo:rerun-if-changed={}", folder.display());
-    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("a folder can be read to its end").path()).collect();
     paths.sort();
     let mut source = String::from("[\n");

@@ -8,6 +8,8 @@
 //! its changes are dropped.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tine_merkle::{Digest, TakenLeaves, TreeError, TreeState, TreeWrite};
 use tine_store::{
@@ -78,12 +80,20 @@ pub(crate) struct Pending {
     pub(crate) base: Snapshot,
     /// Whether the changes are to become a block one day.
     is_canonical: bool,
+    /// Whether whoever asks for the state next hashes first.
+    must_hash: Arc<AtomicBool>,
     open: Option<Box<Open>>,
 }
 
 impl Pending {
     pub(crate) fn new(base_block: BlockNumber, base: Snapshot, is_canonical: bool) -> Pending {
-        Pending { base_block, base, is_canonical, open: None }
+        Pending { base_block, base, is_canonical, must_hash: Arc::default(), open: None }
+    }
+
+    /// Whether asking for the state takes milliseconds of hashing; for whoever decides where to ask. Appending sets it, but who
+    /// sends leaves on their way sets it before.
+    pub(crate) fn must_hash(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.must_hash)
     }
 
     /// # Errors
@@ -100,6 +110,7 @@ impl Pending {
         if let Some(open) = &mut self.open {
             open.hash(trees);
         }
+        self.must_hash.store(false, Ordering::Release);
         self.check_kept()
     }
 
@@ -246,6 +257,7 @@ impl Pending {
         name: impl FnOnce() -> String,
         reply: impl FnOnce(Result<Reply, WorldError>),
     ) {
+        self.must_hash.store(true, Ordering::Release);
         let open = match self.check_kept().and_then(|()| self.open(store, trees, name)) {
             Ok(open) => open,
             Err(error) => return reply(Err(error)),

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -101,6 +101,8 @@ impl Session {
 #[derive(Clone)]
 struct ForkHandle {
     lane: Lane<ForkWorker>,
+    /// See [`Pending::must_hash`].
+    must_hash: Arc<AtomicBool>,
     /// What it was made of, for reads without its changes. The canonical fork's is the last block.
     base: Option<(BlockNumber, Snapshot)>,
 }
@@ -160,8 +162,9 @@ impl World {
         let initial_state = trees.state_reference(chain.genesis())?;
         let pending = Pending::new(chain.tip_number(), chain.tip().clone(), true);
         let shared = Arc::new_cyclic(|weak: &Weak<Shared>| {
+            let must_hash = pending.must_hash();
             let worker = ForkWorker::new(weak.clone(), WorldForkId::CANONICAL, pending, Some(writer));
-            let canonical = ForkHandle { lane: Lane::new(worker, &lanes), base: None };
+            let canonical = ForkHandle { lane: Lane::new(worker, &lanes), must_hash, base: None };
             Shared {
                 store,
                 directory: options.directory.clone(),
@@ -202,7 +205,10 @@ impl World {
                     // Nothing that was asked of the fork before is left, so its lane need not be waited for.
                     return reply(shared.remove_fork(fork).map(|()| Reply::Done));
                 }
-                let is_short = is_short(&change);
+                if matches!(change, Change::Append(..)) {
+                    handle.must_hash.store(true, Ordering::Release);
+                }
+                let is_short = is_short(&change) && !handle.must_hash.load(Ordering::Acquire);
                 let job = Job::new(session, Work::Change(change), reply);
                 submit(&handle.lane, job, is_short);
             }
@@ -340,7 +346,8 @@ impl Shared {
                 self.after_own_changes(session, reply, move |shared| shared.read_block(block, &query));
             }
             None if revision.include_uncommitted => {
-                submit(&handle.lane, Job::new(session, Work::Read(query), reply), true);
+                let is_short = !handle.must_hash.load(Ordering::Acquire);
+                submit(&handle.lane, Job::new(session, Work::Read(query), reply), is_short);
             }
             None => match handle.base {
                 Some((block, base)) => reply(self.answer_from(&base, &query, None, block)),
@@ -430,8 +437,9 @@ impl Shared {
         drop(chain);
         let id = WorldForkId(self.next_fork.fetch_add(1, Ordering::Relaxed));
         let pending = Pending::new(number, base.clone(), false);
+        let must_hash = pending.must_hash();
         let worker = ForkWorker::new(Arc::downgrade(self), id, pending, None);
-        forks.insert(id, ForkHandle { lane: Lane::new(worker, &self.lanes), base: Some((number, base)) });
+        forks.insert(id, ForkHandle { lane: Lane::new(worker, &self.lanes), must_hash, base: Some((number, base)) });
         drop(forks);
         if owner.is_some_and(|owner| !owner.own(id, |fork| self.forks.read().contains_key(&fork))) {
             // It waited for a change of the chain, and the connection has ended meanwhile.

@@ -288,9 +288,12 @@ fn appended_leaves_are_hashed_when_somebody_asks() {
         let request = WorldStateGetTreeInfo { tree: NOTE_HASHES, revision: newest(fork) };
         client.get_tree_info_within(&request, LIMIT).unwrap().root
     };
-    let create = |fork| drop(client.create_checkpoint_within(&WorldStateCreateCheckpoint { fork }, LIMIT).unwrap());
-    let commit = |fork| drop(client.commit_checkpoint_within(&WorldStateCommitCheckpoint { fork }, LIMIT).unwrap());
-    let revert = |fork| drop(client.revert_checkpoint_within(&WorldStateRevertCheckpoint { fork }, LIMIT).unwrap());
+    let create =
+        |fork| client.create_checkpoint_within(&WorldStateCreateCheckpoint { fork }, LIMIT).map(|_| ()).unwrap();
+    let commit =
+        |fork| client.commit_checkpoint_within(&WorldStateCommitCheckpoint { fork }, LIMIT).map(|_| ()).unwrap();
+    let revert =
+        |fork| client.revert_checkpoint_within(&WorldStateRevertCheckpoint { fork }, LIMIT).map(|_| ()).unwrap();
     let (little, whole) = (fork(&client, None), fork(&client, None));
     for at in 0..40 {
         append(&client, little, range(at * 5..at * 5 + 5)).unwrap();
