@@ -220,8 +220,16 @@ fn a_lane_runs_on_the_submitting_thread_once_it_has_shown_that_it_is_quick() {
     assert_eq!(threads.last(), Some(&here), "{threads:?}");
     bench.submit(Work::Note(2));
     assert_eq!(bench.event(), Event::Ran(2, "lane-0".to_owned()), "`submit` never runs anything here");
-    let values = bench.lanes.counters().values();
-    assert!(values.batches_inline > 0 && values.batches_dispatched >= 2, "{values:?}");
+    // A batch is counted when it is over, which is after its last job has said so.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let values = bench.lanes.counters().values();
+        if values.batches_inline > 0 && values.batches_dispatched >= 2 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{values:?}");
+        thread::yield_now();
+    }
 }
 
 #[test]
