@@ -95,28 +95,10 @@ impl Region {
 
     /// Posts and takes requests of slots that share the event, each slot `rounds` times.
     fn drain(&self, slots: u32, rounds: u32) {
-        let mut generations = [1u32; 3];
-        for index in 0..slots {
-            self.post(index, 1, Notify::Event);
-        }
-        let mut left = slots * rounds;
-        while left > 0 {
-            let bits = self.doors.take_completed();
-            if bits == 0 {
-                if self.doors.arm() {
-                    self.await_ring();
-                }
-                continue;
-            }
-            for index in (0..slots).filter(|index| bits & (1 << index) != 0) {
-                let (slot, generation) = (&self.slots[index as usize], &mut generations[index as usize]);
-                assert_eq!(slot.seen(*generation), Seen::Turn(Turn::Done), "a bit means done, once");
-                left -= 1;
-                *generation += 1;
-                if *generation <= rounds {
-                    self.post(index, *generation, Notify::Event);
-                }
-            }
+        let mut generations = self.post_first(slots);
+        while is_any_left(&generations[..slots as usize], rounds) {
+            let bits = self.await_completed();
+            self.post_next(bits, slots, rounds, &mut generations);
         }
         assert_eq!(self.doors.take_completed(), 0, "nothing is completed twice");
     }
@@ -126,13 +108,7 @@ impl Region {
     fn drive(&self, replies: u32) {
         let mut left = replies;
         while left > 0 {
-            let bits = self.doors.take_completed();
-            if bits == 0 {
-                if self.doors.arm() {
-                    self.await_ring();
-                }
-                continue;
-            }
+            let bits = self.await_completed();
             left -= bits.count_ones();
             *self.taken.lock().expect("sound") |= bits;
             self.taking.notify_all();
@@ -144,31 +120,54 @@ impl Region {
 
     /// The callers: they post to each slot `rounds` times, once its last reply was taken.
     fn call(&self, slots: u32, rounds: u32) {
-        for index in 0..slots {
-            self.post(index, 1, Notify::Event);
-        }
-        let mut generations = [1u32; 3];
-        while generations[..slots as usize].iter().any(|&generation| generation <= rounds) {
+        let mut generations = self.post_first(slots);
+        while is_any_left(&generations[..slots as usize], rounds) {
             let mut taken = self.taken.lock().expect("sound");
             while *taken == 0 {
                 taken = self.taking.wait(taken).expect("sound");
             }
             let bits = std::mem::take(&mut *taken);
             drop(taken);
-            for index in (0..slots).filter(|index| bits & (1 << index) != 0) {
-                let generation = &mut generations[index as usize];
-                assert_eq!(
-                    self.slots[index as usize].seen(*generation),
-                    Seen::Turn(Turn::Done),
-                    "a bit means done, once"
-                );
-                *generation += 1;
-                if *generation <= rounds {
-                    self.post(index, *generation, Notify::Event);
-                }
+            self.post_next(bits, slots, rounds, &mut generations);
+        }
+    }
+
+    /// Waits for replies, on the event if there are none; their slots.
+    fn await_completed(&self) -> u64 {
+        loop {
+            let bits = self.doors.take_completed();
+            if bits != 0 {
+                return bits;
+            }
+            if self.doors.arm() {
+                self.await_ring();
             }
         }
     }
+
+    /// Posts to each slot for the first time; the generations of the posts.
+    fn post_first(&self, slots: u32) -> [u32; 3] {
+        for index in 0..slots {
+            self.post(index, 1, Notify::Event);
+        }
+        [1; 3]
+    }
+
+    /// Posts to the slots that are done for the next time, if their rounds are not over.
+    fn post_next(&self, bits: u64, slots: u32, rounds: u32, generations: &mut [u32; 3]) {
+        for index in (0..slots).filter(|index| bits & (1 << index) != 0) {
+            let (slot, generation) = (&self.slots[index as usize], &mut generations[index as usize]);
+            assert_eq!(slot.seen(*generation), Seen::Turn(Turn::Done), "a bit means done, once");
+            *generation += 1;
+            if *generation <= rounds {
+                self.post(index, *generation, Notify::Event);
+            }
+        }
+    }
+}
+
+fn is_any_left(generations: &[u32], rounds: u32) -> bool {
+    generations.iter().any(|&generation| generation <= rounds)
 }
 
 #[test]
