@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use tine_base::{Env, OpenMode};
+use tine_base::Env;
 use tine_store::{ImageError, ImagePlace, Objects, OpenError, RemoteObjects, copy_images, delete_images};
 use tine_types::Identity;
 
@@ -117,12 +117,11 @@ impl ImageHome {
 pub fn remembered_url(env: &dyn Env, directory: &Path) -> Result<Option<String>, HostError> {
     let path = directory.join(IMAGES_FILE);
     let io = |source| HostError::Io { action: format!("reading {}", path.display()), source };
-    match env.open(&path, OpenMode::Read) {
-        Ok(_) => {}
+    let content = match env.read(&path) {
+        Ok(content) => content,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
-    }
-    let content = env.read(&path).map_err(io)?;
+    };
     let url = String::from_utf8(content).map_err(|_| HostError::Damaged("place of the images"))?;
     Ok(Some(url.trim().to_owned()))
 }

@@ -286,10 +286,7 @@ impl ChainWriter {
     ) -> Result<(Entry, DurableTicket, Snapshot), WorldError> {
         let fork = self.writer.fork_id();
         let lsn = Lsn::new(self.writer.version().lsn.get() + 1);
-        let mut sizes = [0; TreeId::COUNT];
-        for (size, tree) in sizes.iter_mut().zip(TreeId::ALL) {
-            *size = trees.state(&self.writer, tree)?.size;
-        }
+        let sizes = trees.sizes(&self.writer)?;
         let entry = Entry { version: Version { fork, lsn }, sizes };
         self.writer.put(CHAIN, &block_key(number), &encode_entry(&entry))?;
         let commit = self.writer.commit(&[])?;

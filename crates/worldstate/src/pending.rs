@@ -182,10 +182,7 @@ impl Pending {
 
     fn open(&mut self, store: &Store, trees: &Trees, name: impl FnOnce() -> String) -> Result<&mut Open, WorldError> {
         if self.open.is_none() {
-            let mut base_sizes = [0; TreeId::COUNT];
-            for (size, tree) in base_sizes.iter_mut().zip(TreeId::ALL) {
-                *size = trees.state(&self.base, tree)?.size;
-            }
+            let base_sizes = trees.sizes(&self.base)?;
             let options = ForkOptions { name: name(), durability: Durability::Ephemeral, expires_at_micros: None };
             let (info, _) = store.fork_from(&self.base, options)?;
             let writer = store.writer(info.id)?;

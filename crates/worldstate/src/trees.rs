@@ -136,6 +136,15 @@ impl Trees {
         self.get(tree).state(reader).map_err(WorldError::Tree)
     }
 
+    /// Leaves of each tree.
+    pub(crate) fn sizes(&self, reader: &impl Read) -> Result<[u64; TreeId::COUNT], WorldError> {
+        let mut sizes = [0; TreeId::COUNT];
+        for (size, tree) in sizes.iter_mut().zip(TreeId::ALL) {
+            *size = self.state(reader, tree)?.size;
+        }
+        Ok(sizes)
+    }
+
     pub(crate) fn state_reference(&self, reader: &impl Read) -> Result<StateReference, WorldError> {
         let mut states = [TreeState { size: 0, root: [0; 32] }; STATE_TREES];
         for (state, tree) in states.iter_mut().zip(TreeId::ALL) {
